@@ -1,0 +1,45 @@
+/* Every function that Python may call and every callback that C may make.  Plain C without #if or #include: cffi reads this file
+ * as it is (atsk8s/bridge is its only Python reader).  Statuses are enum atsk_status of atsk_base.h; pointers are borrowed for the
+ * call.  The commit calls belong to the controller's thread; the others may come from any Python thread. */
+
+/* --- commits: publish.h tells what each does ------------------------------------------------------------------------------ */
+int atsk_py_commit_begin(void);
+int atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len);
+int atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port);
+int atsk_py_commit_service_drop(uint64_t id);
+int atsk_py_commit_certificate(uint64_t id, const uint8_t *chain, size_t chain_len, const uint8_t *key, size_t key_len);
+int atsk_py_commit_certificate_empty(uint64_t id);
+int atsk_py_commit_certificate_drop(uint64_t id);
+int atsk_py_commit_vhost(uint16_t local_port, int place, const char *host, size_t host_len, const uint8_t *blob, size_t blob_len,
+                         const uint64_t *services, uint32_t n_services, const uint64_t *routes, uint32_t n_routes);
+int atsk_py_commit_vhost_drop(uint16_t local_port, int place, const char *host, size_t host_len);
+int atsk_py_commit_tls(uint16_t local_port, int place, const char *host, size_t host_len, const uint64_t *certificates,
+                       uint32_t n_certificates);
+int atsk_py_commit_tls_drop(uint16_t local_port, int place, const char *host, size_t host_len);
+int atsk_py_commit_publish(uint64_t *version);
+void atsk_py_commit_abort(void);
+
+/* --- asking the published table, for explain and tests --------------------------------------------------------------------- */
+
+struct atsk_py_decision {
+  int kind;            /* enum atsk_match_kind, or 100 + enum atsk_request_fault */
+  uint64_t version;    /* of the table asked; 0: none was published */
+  uint32_t rule;       /* index in the virtual host's blob, when kind is ATSK_MATCH_RULE */
+  uint64_t service_id; /* of the rule's first backend; 0: none */
+  char object[512];    /* "namespace/name", NUL-terminated, cut if longer */
+  char path[512];      /* the rule's path as written, likewise */
+};
+void atsk_py_decide(uint16_t local_port, const char *authority, size_t authority_len, const char *path, size_t path_len,
+                    struct atsk_py_decision *out);
+
+/* --- logging, counters, the host process ---------------------------------------------------------------------------------- */
+void atsk_py_log(int level, const char *line, size_t len); /* 0 debug, 1 info, 2 warning, 3 error; releases nothing, keeps nothing */
+uint32_t atsk_py_counters(void);                           /* how many counters there are */
+uint64_t atsk_py_counter(uint32_t counter, const char **name, const char **label);
+int atsk_py_should_stop(void);                     /* 1 once ATS is shutting down */
+int atsk_py_wait(int timeout_ms);                  /* waits for atsk_py_wake, a stop, or the time; 1: stop. Releases the GIL */
+void atsk_py_wake(void);                           /* ends the controller's wait; any thread, never blocks */
+void atsk_py_first_table(void);                    /* a first table is published (or never will be: see status text) */
+void atsk_py_health(int ready, const char *reason, size_t reason_len); /* what the health path answers; readiness never goes back by itself */
+size_t atsk_py_server_ports(char *out, size_t room); /* proxy.config.http.server_ports, as ATS has it; bytes it has */
+int atsk_py_draining(void);                        /* 1 while ATS drains (proxy.node.config.draining) */
