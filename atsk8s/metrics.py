@@ -1,0 +1,116 @@
+"""Names, types, labels and help of every metric: one table, which the exposition and docs/metrics.md are made from.
+
+The first block is counted in C (plugin_c/stats.h; a lint test holds the two equal), the rest is read from the controller when
+somebody asks.  Units are in the names: seconds, bytes, total.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Final
+
+
+@unique
+class MetricType(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric family.  `labels` in the order in which samples give their values."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+COUNTED_IN_C: Final[tuple[Metric, ...]] = (
+    Metric(name="atsk8s_requests_total", type=MetricType.COUNTER, help="Requests by what became of them", labels=("result",)),
+    Metric(
+        name="atsk8s_endpoint_failures_total",
+        type=MetricType.COUNTER,
+        help="Attempts at an endpoint that failed",
+        labels=("result",),
+    ),
+    Metric(name="atsk8s_retries_total", type=MetricType.COUNTER, help="Attempts at another endpoint within one request"),
+    Metric(
+        name="atsk8s_tls_handshakes_total",
+        type=MetricType.COUNTER,
+        help="TLS handshakes by where their certificate came from",
+        labels=("result",),
+    ),
+)
+
+INFO: Final = Metric(name="atsk8s_info", type=MetricType.GAUGE, help="1; the version as a label", labels=("version",))
+READY: Final = Metric(name="atsk8s_ready", type=MetricType.GAUGE, help="1 if requests are answered from a table")
+TABLE_VERSION: Final = Metric(name="atsk8s_table_version", type=MetricType.GAUGE, help="Version of the published table; 0 before the first")
+COMMITS: Final = Metric(
+    name="atsk8s_commits_total", type=MetricType.COUNTER, help="Commits by outcome: published, unchanged, failed", labels=("result",)
+)
+COMMIT_SECONDS: Final = Metric(
+    name="atsk8s_commit_seconds_total", type=MetricType.COUNTER, help="Time spent on assembling, encoding and publishing [s]"
+)
+COMMIT_LAST_SECONDS: Final = Metric(name="atsk8s_commit_last_seconds", type=MetricType.GAUGE, help="Cost of the last commit [s]")
+TABLE_OBJECTS: Final = Metric(
+    name="atsk8s_table_objects",
+    type=MetricType.GAUGE,
+    help="What the published table holds: virtual_hosts, tls_policies, services, certificates",
+    labels=("what",),
+)
+OBJECTS: Final = Metric(name="atsk8s_objects", type=MetricType.GAUGE, help="Kubernetes objects in the stores", labels=("kind",))
+REJECTED: Final = Metric(
+    name="atsk8s_rejected_objects",
+    type=MetricType.GAUGE,
+    help="Objects with at least one condition against them",
+    labels=("kind", "reason"),
+)
+KIND_SYNCED: Final = Metric(
+    name="atsk8s_kind_synced", type=MetricType.GAUGE, help="1 once a kind's first full list is in", labels=("kind",)
+)
+KIND_AGE: Final = Metric(
+    name="atsk8s_kind_age_seconds", type=MetricType.GAUGE, help="Since the source last spoke of this kind [s]", labels=("kind",)
+)
+RELISTS: Final = Metric(name="atsk8s_relists_total", type=MetricType.COUNTER, help="Full lists taken in", labels=("kind",))
+EVENTS: Final = Metric(name="atsk8s_watch_events_total", type=MetricType.COUNTER, help="Watch events taken in", labels=("kind",))
+API_REQUESTS: Final = Metric(name="atsk8s_api_requests_total", type=MetricType.COUNTER, help="Requests to the API server", labels=("kind",))
+CONTROLLER_ERRORS: Final = Metric(
+    name="atsk8s_controller_errors_total", type=MetricType.COUNTER, help="Bugs that cost a commit; the published table stayed"
+)
+CONTROLLER_AGE: Final = Metric(
+    name="atsk8s_controller_heartbeat_age_seconds", type=MetricType.GAUGE, help="Since the controller last went round its loop [s]"
+)
+CERTIFICATE_EXPIRY: Final = Metric(
+    name="atsk8s_certificate_not_after_seconds",
+    type=MetricType.GAUGE,
+    help="When a certificate in use ends [Unix time, s]",
+    labels=("namespace", "secret"),
+)
+
+READ_FROM_CONTROLLER: Final[tuple[Metric, ...]] = (
+    INFO,
+    READY,
+    TABLE_VERSION,
+    COMMITS,
+    COMMIT_SECONDS,
+    COMMIT_LAST_SECONDS,
+    TABLE_OBJECTS,
+    OBJECTS,
+    REJECTED,
+    KIND_SYNCED,
+    KIND_AGE,
+    RELISTS,
+    EVENTS,
+    API_REQUESTS,
+    CONTROLLER_ERRORS,
+    CONTROLLER_AGE,
+    CERTIFICATE_EXPIRY,
+)
+
+
+def metrics_table(metrics: Iterable[Metric] = (*COUNTED_IN_C, *READ_FROM_CONTROLLER)) -> str:
+    """The table of docs/metrics.md, as Markdown."""
+    rows = ["| metric | type | labels | what it says |", "|---|---|---|---|"]
+    rows += [f"| `{m.name}` | {m.type} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |" for m in metrics]
+    return "\n".join(rows) + "\n"
