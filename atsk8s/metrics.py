@@ -45,9 +45,12 @@ COUNTED_IN_C: Final[tuple[Metric, ...]] = (
 
 INFO: Final = Metric(name="atsk8s_info", type=MetricType.GAUGE, help="1; the version as a label", labels=("version",))
 READY: Final = Metric(name="atsk8s_ready", type=MetricType.GAUGE, help="1 if requests are answered from a table")
-TABLE_VERSION: Final = Metric(name="atsk8s_table_version", type=MetricType.GAUGE, help="Version of the published table; 0 before the first")
+TABLE_VERSION: Final = Metric(name="atsk8s_table_version", type=MetricType.GAUGE, help="The published table; 0 before the first")
 COMMITS: Final = Metric(
-    name="atsk8s_commits_total", type=MetricType.COUNTER, help="Commits by outcome: published, unchanged, failed", labels=("result",)
+    name="atsk8s_commits_total",
+    type=MetricType.COUNTER,
+    help="Commits: published, unchanged, failed",
+    labels=("result",),
 )
 COMMIT_SECONDS: Final = Metric(
     name="atsk8s_commit_seconds_total", type=MetricType.COUNTER, help="Time spent on assembling, encoding and publishing [s]"
@@ -74,7 +77,9 @@ KIND_AGE: Final = Metric(
 )
 RELISTS: Final = Metric(name="atsk8s_relists_total", type=MetricType.COUNTER, help="Full lists taken in", labels=("kind",))
 EVENTS: Final = Metric(name="atsk8s_watch_events_total", type=MetricType.COUNTER, help="Watch events taken in", labels=("kind",))
-API_REQUESTS: Final = Metric(name="atsk8s_api_requests_total", type=MetricType.COUNTER, help="Requests to the API server", labels=("kind",))
+API_REQUESTS: Final = Metric(
+    name="atsk8s_api_requests_total", type=MetricType.COUNTER, help="Requests to the API server", labels=("kind",)
+)
 CONTROLLER_ERRORS: Final = Metric(
     name="atsk8s_controller_errors_total", type=MetricType.COUNTER, help="Bugs that cost a commit; the published table stayed"
 )
