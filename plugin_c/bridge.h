@@ -32,6 +32,29 @@ struct atsk_py_decision {
 void atsk_py_decide(uint16_t local_port, const char *authority, size_t authority_len, const char *path, size_t path_len,
                     struct atsk_py_decision *out);
 
+/* --- options that the request path needs ------------------------------------------------------------------------------------ */
+
+struct atsk_py_network {
+  uint8_t addr[16]; /* network order; IPv4 in the first 4, the rest 0 */
+  uint8_t family;   /* 4 or 6 */
+  uint8_t bits;     /* leading bits that count */
+};
+
+struct atsk_py_settings {
+  const char *health_path; /* --health-path, normalised: starts with '/', at most 255 bytes */
+  size_t health_path_len;
+  const struct atsk_py_network *trusted; /* --trusted-proxies, at most 256 */
+  size_t n_trusted;
+  uint32_t start_timeout_ms;   /* --start-timeout-ms, 1..600000: how long ATS's start waits for the first table */
+  uint32_t connect_timeout_ms; /* --connect-timeout-ms, 1..600000 */
+  int cache;                   /* --cache=on */
+  int reject_encoded_slash;    /* --reject-encoded-slash */
+  int allow_loopback_names;    /* Settings.allow_loopback_endpoints */
+};
+
+/* Once, before the first commit is published; copies.  ATSK_E_RANGE, ATSK_E_STATE (a second time, or too late). */
+int atsk_py_settings(const struct atsk_py_settings *settings);
+
 /* --- logging, counters, the host process ---------------------------------------------------------------------------------- */
 void atsk_py_log(int level, const char *line, size_t len); /* 0 debug, 1 info, 2 warning, 3 error; releases nothing, keeps nothing */
 uint32_t atsk_py_counters(void);                           /* how many counters there are */

@@ -25,15 +25,21 @@ enum atsk_status atsk_tls_policy_apply(const struct atsk_tls_policy *policy, voi
 
 /* --- writer, inside publish.c only ---------------------------------------------------------------------------------------- */
 
-struct atsk_certificate *atsk_certificate_create(uint64_t id);
+struct atsk_retired; /* retire.h */
+
+struct atsk_certificate *atsk_certificate_create(uint64_t id); /* NULL: no memory */
 
 /* Parses a DER chain (leaf first, certificates in a row) and a DER private key (PKCS#8 or traditional), checks that they belong
  * together and that OpenSSL accepts them at its security level.  ATSK_E_CERT, ATSK_E_KEY, ATSK_E_NOMEM. */
 enum atsk_status atsk_certificate_material_create(struct atsk_span chain_der, struct atsk_span key_der,
                                                   struct atsk_certificate_material **out) ATSK_MUST_CHECK;
-void atsk_certificate_material_destroy(struct atsk_certificate_material *material);
-void atsk_certificate_swap(struct atsk_certificate *certificate, struct atsk_certificate_material *material); /* NULL: none */
-void atsk_certificate_retire(struct atsk_certificate *certificate);
+void atsk_certificate_material_destroy(struct atsk_certificate_material *material); /* never swapped in; NULL is legal */
+
+/* Takes `material` (NULL: none), and adds the former to *retired.  Cannot fail. */
+void atsk_certificate_swap(struct atsk_certificate *certificate, struct atsk_certificate_material *material,
+                           struct atsk_retired **retired);
+void atsk_certificate_retire(struct atsk_certificate *certificate, struct atsk_retired **retired); /* with its material */
+void atsk_certificate_destroy(struct atsk_certificate *certificate); /* that no reader ever saw; NULL is legal */
 uint64_t atsk_certificate_id(const struct atsk_certificate *certificate);
 
 ATSK_END_DECLS

@@ -47,15 +47,24 @@ void atsk_pick_release(struct atsk_pick *pick);
 
 /* --- writer, inside publish.c only --------------------------------------------------------------------------------------- */
 
-struct atsk_service *atsk_service_create(uint64_t id);
+struct atsk_retired; /* retire.h */
 
-/* Builds a set from checked `records` (sorted, no duplicates), taking over from the service's current set the runtime state of
- * the endpoints that stay.  Or, with a name, an ExternalName set.  Not visible until _swap. */
-enum atsk_status atsk_endpoint_set_create(struct atsk_service *service, const struct atsk_endpoint_record *records, uint32_t n,
-                                          struct atsk_str name, uint16_t name_port, struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
+struct atsk_service *atsk_service_create(uint64_t id); /* NULL: no memory */
+
+/* Builds a set from `records` (n * sizeof(struct atsk_endpoint_record) hostile bytes of any alignment, sorted, no duplicates), taking
+ * over from the service's current set the runtime state of the endpoints that stay; linear.  Not visible until _swap.
+ * ATSK_E_TRUNCATED, _RANGE, _LAYOUT, _ORDER, _NOMEM. */
+enum atsk_status atsk_endpoint_set_create(const struct atsk_service *service, struct atsk_span records,
+                                          struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
+/* The set of an ExternalName service: one choice, to be resolved.  Copies `name`, a normalised host.  ATSK_E_RANGE, _NOMEM. */
+enum atsk_status atsk_endpoint_set_create_name(const struct atsk_service *service, struct atsk_str name, uint16_t port,
+                                               struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
 void atsk_endpoint_set_destroy(struct atsk_endpoint_set *set); /* of a set that was never swapped in; NULL is legal */
-void atsk_service_swap(struct atsk_service *service, struct atsk_endpoint_set *set); /* takes `set`; retires the former; cannot fail */
-void atsk_service_retire(struct atsk_service *service); /* after it is unreachable: freed, with its set, a grace period later */
+
+/* Takes `set`, and adds the former one to *retired, whose grace period the caller arranges.  Cannot fail. */
+void atsk_service_swap(struct atsk_service *service, struct atsk_endpoint_set *set, struct atsk_retired **retired);
+void atsk_service_retire(struct atsk_service *service, struct atsk_retired **retired); /* with its set; no table leads to it any more */
+void atsk_service_destroy(struct atsk_service *service); /* of one that no reader ever saw; NULL is legal */
 uint64_t atsk_service_id(const struct atsk_service *service);
 uint32_t atsk_service_size(const struct atsk_service *service); /* endpoints in the current set */
 

@@ -1,0 +1,212 @@
+/* What Python may call (bridge.h): commits, questions to the published table, counters.  controller.c has the rest.  Runs on Python's threads
+ * with the GIL released (cffi).  Must not include ts.h or Python.h. */
+#include "endpoints.h"
+#include "match.h"
+#include "publish.h"
+#include "request.h"
+#include "stats.h"
+#include "vhost.h"
+
+#include "bridge.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+/* --- commits ------------------------------------------------------------------------------------------------------ */
+
+static struct atsk_str
+str_of(const char *ptr, size_t len)
+{
+  struct atsk_str s = {len > 0 ? ptr : NULL, len};
+  return s;
+}
+
+static struct atsk_span
+span_of(const uint8_t *ptr, size_t len)
+{
+  struct atsk_span s = {len > 0 ? ptr : NULL, len};
+  return s;
+}
+
+static bool
+place_is_known(int place)
+{
+  return place >= ATSK_PLACE_EXACT && place <= ATSK_PLACE_FALLBACK;
+}
+
+int
+atsk_py_commit_begin(void)
+{
+  return atsk_commit_begin();
+}
+
+int
+atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len)
+{
+  return atsk_commit_service(id, span_of(records, records_len));
+}
+
+int
+atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port)
+{
+  return atsk_commit_service_name(id, str_of(name, name_len), port);
+}
+
+int
+atsk_py_commit_service_drop(uint64_t id)
+{
+  return atsk_commit_service_drop(id);
+}
+
+int
+atsk_py_commit_certificate(uint64_t id, const uint8_t *chain, size_t chain_len, const uint8_t *key, size_t key_len)
+{
+  return atsk_commit_certificate(id, span_of(chain, chain_len), span_of(key, key_len));
+}
+
+int
+atsk_py_commit_certificate_empty(uint64_t id)
+{
+  return atsk_commit_certificate_empty(id);
+}
+
+int
+atsk_py_commit_certificate_drop(uint64_t id)
+{
+  return atsk_commit_certificate_drop(id);
+}
+
+int
+atsk_py_commit_vhost(uint16_t local_port, int place, const char *host, size_t host_len, const uint8_t *blob, size_t blob_len,
+                     const uint64_t *services, uint32_t n_services, const uint64_t *routes, uint32_t n_routes)
+{
+  if (!place_is_known(place)) {
+    return ATSK_E_RANGE;
+  }
+  return atsk_commit_vhost(local_port, (enum atsk_vhost_place)place, str_of(host, host_len), span_of(blob, blob_len), services,
+                           n_services, routes, n_routes);
+}
+
+int
+atsk_py_commit_vhost_drop(uint16_t local_port, int place, const char *host, size_t host_len)
+{
+  if (!place_is_known(place)) {
+    return ATSK_E_RANGE;
+  }
+  return atsk_commit_vhost_drop(local_port, (enum atsk_vhost_place)place, str_of(host, host_len));
+}
+
+int
+atsk_py_commit_tls(uint16_t local_port, int place, const char *host, size_t host_len, const uint64_t *certificates,
+                   uint32_t n_certificates)
+{
+  if (!place_is_known(place)) {
+    return ATSK_E_RANGE;
+  }
+  return atsk_commit_tls(local_port, (enum atsk_vhost_place)place, str_of(host, host_len), certificates, n_certificates);
+}
+
+int
+atsk_py_commit_tls_drop(uint16_t local_port, int place, const char *host, size_t host_len)
+{
+  if (!place_is_known(place)) {
+    return ATSK_E_RANGE;
+  }
+  return atsk_commit_tls_drop(local_port, (enum atsk_vhost_place)place, str_of(host, host_len));
+}
+
+int
+atsk_py_commit_publish(uint64_t *version)
+{
+  return atsk_commit_publish(version);
+}
+
+void
+atsk_py_commit_abort(void)
+{
+  atsk_commit_abort();
+}
+
+/* --- the published table ------------------------------------------------------------------------------------------ */
+
+static void
+text_copy(char *out, size_t room, struct atsk_str text)
+{
+  size_t n = text.len < room - 1 ? text.len : room - 1;
+  if (n > 0) {
+    memcpy(out, text.ptr, n);
+  }
+  out[n] = '\0';
+}
+
+static void
+decide_in(const struct atsk_table *table, uint16_t local_port, struct atsk_str host, struct atsk_str path,
+          struct atsk_py_decision *out)
+{
+  struct atsk_match match = atsk_match_request(table, local_port, host, path);
+  out->kind               = (int)match.kind;
+  out->version            = table->version;
+  if (match.kind != ATSK_MATCH_RULE) {
+    return;
+  }
+  struct atsk_span blob = match.vhost->blob;
+  out->rule             = (uint32_t)(match.rule - atsk_blob_rule_at(blob, 0));
+  text_copy(out->object, sizeof out->object, atsk_blob_str_view(blob, match.rule->object));
+  text_copy(out->path, sizeof out->path, atsk_blob_str_view(blob, match.rule->path));
+  if (match.rule->n_backends > 0) {
+    const struct atsk_blob_backend *backend = atsk_blob_backend_at(blob, match.rule->first_backend);
+    out->service_id                         = atsk_service_id(match.vhost->services[backend->service]);
+  }
+}
+
+void
+atsk_py_decide(uint16_t local_port, const char *authority, size_t authority_len, const char *path, size_t path_len,
+               struct atsk_py_decision *out)
+{
+  memset(out, 0, sizeof *out);
+  struct atsk_host host;
+  char room[ATSK_PATH_MAX];
+  struct atsk_str asked         = str_of(path, path_len);
+  struct atsk_str normal        = {NULL, 0};
+  const char *query             = asked.len > 0 ? memchr(asked.ptr, '?', asked.len) : NULL;
+  asked.len                     = query != NULL ? (size_t)(query - asked.ptr) : asked.len;
+  enum atsk_request_fault fault = ATSK_REQUEST_FINE;
+  host.len                      = 0;
+  if (authority_len > 0) { /* without one: an HTTP/1.0 request, for rules without a host */
+    fault = atsk_host_normalise(str_of(authority, authority_len), &host);
+  }
+  if (fault == ATSK_REQUEST_FINE) {
+    fault = atsk_path_normalise(asked, room, &normal);
+  }
+  if (fault != ATSK_REQUEST_FINE) {
+    out->kind = 100 + (int)fault;
+    return;
+  }
+  const struct atsk_table *table = atsk_read_begin();
+  if (table != NULL) {
+    decide_in(table, local_port, str_of(host.bytes, host.len), normal, out);
+  } else {
+    out->kind = ATSK_MATCH_NO_HOST;
+  }
+  atsk_read_end();
+}
+
+/* --- counters ----------------------------------------------------------------------------------------------------------- */
+
+uint32_t
+atsk_py_counters(void)
+{
+  return ATSK_N_COUNTERS;
+}
+
+uint64_t
+atsk_py_counter(uint32_t counter, const char **name, const char **label)
+{
+  if (counter >= ATSK_N_COUNTERS) {
+    *name = *label = "";
+    return 0;
+  }
+  *name  = atsk_counter_name((enum atsk_counter)counter);
+  *label = atsk_counter_label((enum atsk_counter)counter);
+  return atsk_counter_sum((enum atsk_counter)counter);
+}

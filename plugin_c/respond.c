@@ -1,0 +1,116 @@
+/* See respond.h. */
+#include "respond.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define TEXT_MAX 160u /* bytes of a body: one line, the id, a newline */
+
+static uint64_t secret[2]; /* written once, before the first request */
+static TSCont on_response_cont;
+
+/* Adds X-Request-Id, so that a user's report finds the access log's line. */
+static void
+request_id_add(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr)
+{
+  static const char name[] = "X-Request-Id";
+  char id[ATSK_REQUEST_ID_LEN + 1];
+  TSMLoc field = TS_NULL_MLOC;
+  (void)snprintf(id, sizeof id, "%016llx", (unsigned long long)atsk_request_number(txnp));
+  if (TSMimeHdrFieldCreateNamed(bufp, hdr, name, (int)sizeof name - 1, &field) == TS_SUCCESS) {
+    (void)TSMimeHdrFieldValueStringSet(bufp, hdr, field, -1, id, (int)ATSK_REQUEST_ID_LEN);
+    (void)TSMimeHdrFieldAppend(bufp, hdr, field);
+    (void)TSHandleMLocRelease(bufp, hdr, field);
+  }
+}
+
+static int
+on_response(TSCont contp, TSEvent event, void *edata)
+{
+  TSHttpTxn txnp = (TSHttpTxn)edata;
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  (void)contp, (void)event;
+  if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) == TS_SUCCESS) {
+    request_id_add(txnp, bufp, hdr);
+    (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  }
+  TSHttpTxnReenable(txnp, TS_EVENT_HTTP_CONTINUE);
+  return 0;
+}
+
+enum atsk_status
+atsk_respond_init(void)
+{
+  if (getrandom(secret, sizeof secret, 0) != (ssize_t)sizeof secret) {
+    return ATSK_E_STATE;
+  }
+  on_response_cont = TSContCreate(on_response, NULL);
+  return ATSK_OK;
+}
+
+static uint64_t
+mix(uint64_t x) /* splitmix64's finaliser: a bijection, so ids of one process never collide */
+{
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+uint64_t
+atsk_request_number(TSHttpTxn txnp)
+{
+  return mix(mix(TSHttpTxnIdGet(txnp) ^ secret[0]) ^ secret[1]);
+}
+
+/* The body, in memory that ATS frees. */
+static void
+body_set(TSHttpTxn txnp, const char *text)
+{
+  char *body = (char *)TSmalloc(TEXT_MAX);
+  int len    = snprintf(body, TEXT_MAX, "%s (request %016llx)\n", text, (unsigned long long)atsk_request_number(txnp));
+  TSHttpTxnErrorBodySet(txnp, body, len > 0 && (size_t)len < TEXT_MAX ? (size_t)len : TEXT_MAX - 1,
+                        TSstrdup("text/plain; charset=utf-8"));
+}
+
+void
+atsk_respond(TSHttpTxn txnp, TSHttpStatus status, const char *text)
+{
+  TSHttpTxnStatusSet(txnp, status);
+  body_set(txnp, text);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_response_cont);
+}
+
+/* Has the answer come from a pod or the cache?  Then it is not ours to touch, whatever its status. */
+static bool
+answer_is_foreign(TSHttpTxn txnp)
+{
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  if (TSHttpTxnServerRespGet(txnp, &bufp, &hdr) == TS_SUCCESS || TSHttpTxnCachedRespGet(txnp, &bufp, &hdr) == TS_SUCCESS) {
+    (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+    return true;
+  }
+  return false;
+}
+
+bool
+atsk_respond_replace_error(TSHttpTxn txnp)
+{
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  bool replaced  = false;
+  if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) != TS_SUCCESS) {
+    return false;
+  }
+  TSHttpStatus status = TSHttpHdrStatusGet(bufp, hdr);
+  if (status >= TS_HTTP_STATUS_INTERNAL_SERVER_ERROR && !answer_is_foreign(txnp)) {
+    body_set(txnp, status == TS_HTTP_STATUS_GATEWAY_TIMEOUT ? "The service behind this address did not answer in time."
+                                                            : "The service behind this address could not be reached.");
+    request_id_add(txnp, bufp, hdr);
+    replaced = true;
+  }
+  (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  return replaced;
+}

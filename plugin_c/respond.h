@@ -1,0 +1,27 @@
+/* Answers that we give ourselves: short, plain, with a request id, without internals, never cached.  ATS's threads. */
+#ifndef ATSK_RESPOND_H
+#define ATSK_RESPOND_H
+
+#include "ats.h"
+#include "atsk_base.h"
+
+ATSK_BEGIN_DECLS
+
+#define ATSK_REQUEST_ID_LEN 16u /* hex digits */
+
+/* Draws the process's secret that request ids are made with; once, before the first answer.  ATSK_E_STATE: no randomness. */
+enum atsk_status atsk_respond_init(void) ATSK_MUST_CHECK;
+
+/* A number for the transaction that clients cannot predict and other transactions do not share; also what weights draw from. */
+uint64_t atsk_request_number(TSHttpTxn txnp);
+
+/* From the remap hook: the transaction ends here with `status`, a line of text (static) and X-Request-Id.  ATS adds
+ * Cache-Control: no-store, and closes the connection after a body that nobody read. */
+void atsk_respond(TSHttpTxn txnp, TSHttpStatus status, const char *text);
+
+/* From the send-response hook of a forwarded request: if ATS made up an error answer itself (no endpoint could be reached), its
+ * page, which names hosts and addresses, is replaced by a line of ours.  True if it did. */
+bool atsk_respond_replace_error(TSHttpTxn txnp);
+
+ATSK_END_DECLS
+#endif

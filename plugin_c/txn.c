@@ -1,0 +1,404 @@
+/* See txn.h.  Order in the remap hook: health path, host, path, match, pick, rewrite.  Nothing here takes a lock, and nothing borrowed
+ * from the table outlives the read section: the transaction holds its pick, and copies of addresses. */
+#include "txn.h"
+
+#include "cache_key.h"
+#include "controller.h"
+#include "endpoints.h"
+#include "forwarded.h"
+#include "incoming.h"
+#include "match.h"
+#include "request.h"
+#include "respond.h"
+#include "stats.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LITERAL_MAX 48u              /* an IPv6 address as text, NUL included */
+#define URL_LITERAL_MAX 52u          /* the same in brackets */
+#define NAME_PLACEHOLDER "192.0.2.1" /* RFC 5737: leads nowhere, should ATS ever connect to the URL's host itself */
+
+/* What a forwarded transaction keeps until it closes. */
+struct txn {
+  struct atsk_pick pick;
+  uint32_t attempts; /* begun so far; attempt k is at choice k modulo pick.n */
+  bool is_name;      /* ExternalName: one choice, resolved by ATS */
+  bool refused;      /* the name led to an address that it may not lead to */
+  union {
+    char literal[ATSK_TRIES_MAX][LITERAL_MAX]; /* one a choice: ATS keeps pointers to them until the transaction ends */
+    char name[ATSK_HOST_MAX + 1];
+  } to;
+};
+
+static int txn_slot = -1; /* ids made once, in atsk_txn_init */
+static TSCont on_txn_cont;
+
+/* --- where to --------------------------------------------------------------------------------------------------------------- */
+
+static char *
+octet_write(char *out, uint8_t octet)
+{
+  if (octet >= 100) {
+    *out++ = (char)('0' + octet / 100);
+  }
+  if (octet >= 10) {
+    *out++ = (char)('0' + octet / 10 % 10);
+  }
+  *out++ = (char)('0' + octet % 10);
+  return out;
+}
+
+/* inet_ntop takes ten times as long for IPv4, and this runs for every request. */
+static size_t
+address_write(const struct atsk_endpoint_address *address, char *out)
+{
+  if (address->family == ATSK_FAMILY_IPV6) {
+    (void)inet_ntop(AF_INET6, address->addr, out, LITERAL_MAX);
+    return strlen(out);
+  }
+  char *end = out;
+  for (int i = 0; i < 4; i++) {
+    if (i > 0) {
+      *end++ = '.';
+    }
+    end = octet_write(end, address->addr[i]);
+  }
+  *end = '\0';
+  return (size_t)(end - out);
+}
+
+/* Tells ATS where the next attempt goes.  responseIsRetryable stays 0: a pod's answer is an answer, whatever its status; only what gave
+ * no answer is tried again (and POST only while no byte was sent: HttpTransact::is_request_retryable). */
+static void
+action_set(TSHttpTxn txnp, struct txn *txn, uint32_t choice)
+{
+  struct atsk_endpoint_address address;
+  TSResponseAction action;
+  memset(&action, 0, sizeof action);
+  atsk_pick_address(&txn->pick, choice, &address);
+  if (txn->is_name) {
+    action.hostname     = txn->to.name;
+    action.hostname_len = strlen(txn->to.name);
+  } else {
+    action.hostname     = txn->to.literal[choice];
+    action.hostname_len = address_write(&address, txn->to.literal[choice]);
+  }
+  action.port          = address.port;
+  action.nextHopExists = true;
+  TSHttpTxnResponseActionSet(txnp, &action);
+}
+
+static void
+action_set_fail(TSHttpTxn txnp, struct txn *txn)
+{
+  TSResponseAction action;
+  memset(&action, 0, sizeof action);
+  action.hostname      = txn->is_name ? txn->to.name : txn->to.literal[0]; /* ATS prints it; never connects to it */
+  action.hostname_len  = strlen(action.hostname);
+  action.nextHopExists = true;
+  action.fail          = true;
+  TSHttpTxnResponseActionSet(txnp, &action);
+}
+
+static void
+failure_count(TSHttpTxn txnp)
+{
+  switch (TSHttpTxnServerStateGet(txnp)) {
+  case TS_SRVSTATE_CONNECTION_ERROR:
+  case TS_SRVSTATE_OPEN_RAW_ERROR:
+    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_CONNECT);
+    break;
+  case TS_SRVSTATE_ACTIVE_TIMEOUT:
+  case TS_SRVSTATE_INACTIVE_TIMEOUT:
+    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_TIMEOUT);
+    break;
+  default:
+    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_OTHER);
+    break;
+  }
+}
+
+/* --- the hooks of a forwarded transaction -------------------------------------------------------------------------------------- */
+
+/* TS_HTTP_OS_DNS_HOOK: maybe once for the URL's own host, before a next hop is chosen, and then before every attempt. */
+static void
+attempt_begin(TSHttpTxn txnp, struct txn *txn)
+{
+  if (TSHttpTxnNextHopAddrGet(txnp) == NULL) {
+    return;
+  }
+  uint32_t attempt = txn->attempts++;
+  if (attempt > 0) {
+    failure_count(txnp);
+    atsk_count(ATSK_COUNT_RETRIES);
+    atsk_pick_advance(&txn->pick, attempt % txn->pick.n);
+  }
+  if (attempt + 1 < txn->pick.n) {
+    action_set(txnp, txn, attempt + 1);
+  } else {
+    action_set_fail(txnp, txn);
+  }
+}
+
+static bool
+ipv4_is_inward(const uint8_t *a)
+{
+  return a[0] == 0 || a[0] == 127 || (a[0] == 169 && a[1] == 254) || a[0] >= 224;
+}
+
+/* Loopback, link-local, multicast, unspecified: what a name in the API must not lead to. */
+static bool
+address_is_inward(const struct sockaddr *to)
+{
+  if (to == NULL || (to->sa_family != AF_INET && to->sa_family != AF_INET6)) {
+    return true;
+  }
+  if (to->sa_family == AF_INET) {
+    return ipv4_is_inward((const uint8_t *)&((const struct sockaddr_in *)to)->sin_addr);
+  }
+  const struct in6_addr *a = &((const struct sockaddr_in6 *)to)->sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(a)) {
+    return ipv4_is_inward(a->s6_addr + 12);
+  }
+  return IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_MULTICAST(a);
+}
+
+/* TS_HTTP_SEND_REQUEST_HDR_HOOK: connected, nothing sent yet.  False: nothing may be sent. */
+static bool
+attempt_connected(TSHttpTxn txnp, struct txn *txn)
+{
+  if (txn->is_name && !atsk_settings_view()->allow_loopback_names && address_is_inward(TSHttpTxnServerAddrGet(txnp))) {
+    txn->refused = true;
+    return false;
+  }
+  /* The last choice, on a connection from the pool: the pod may close it this very moment, as it may any idle one, and would answer
+   * on a fresh one.  Without this, a Service with one pod loses such a request. */
+  if (txn->attempts >= txn->pick.n && txn->attempts < ATSK_TRIES_MAX && TSHttpTxnServerSsnTransactionCount(txnp) > 1) {
+    action_set(txnp, txn, txn->attempts % txn->pick.n);
+  }
+  return true;
+}
+
+static int
+on_txn(TSCont contp, TSEvent event, void *edata)
+{
+  TSHttpTxn txnp   = (TSHttpTxn)edata;
+  struct txn *txn  = (struct txn *)TSUserArgGet(txnp, txn_slot);
+  TSEvent reenable = TS_EVENT_HTTP_CONTINUE;
+  (void)contp;
+  if (txn != NULL) {
+    switch (event) {
+    case TS_EVENT_HTTP_OS_DNS:
+      attempt_begin(txnp, txn);
+      break;
+    case TS_EVENT_HTTP_SEND_REQUEST_HDR:
+      if (!attempt_connected(txnp, txn)) {
+        TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_BAD_GATEWAY);
+        reenable = TS_EVENT_HTTP_ERROR;
+      }
+      break;
+    case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
+      if (atsk_respond_replace_error(txnp)) {
+        failure_count(txnp);
+      }
+      break;
+    case TS_EVENT_HTTP_TXN_CLOSE:
+      TSUserArgSet(txnp, txn_slot, NULL);
+      atsk_pick_release(&txn->pick);
+      TSfree(txn);
+      break;
+    default:
+      break;
+    }
+  }
+  TSHttpTxnReenable(txnp, reenable);
+  return 0;
+}
+
+enum atsk_status
+atsk_txn_init(char *why, size_t why_size)
+{
+  if (TSUserArgIndexReserve(TS_USER_ARGS_TXN, "atsk8s", "the endpoints that this request may try", &txn_slot) != TS_SUCCESS) {
+    (void)snprintf(why, why_size, "all transaction argument slots of Traffic Server are taken: load fewer plugins");
+    return ATSK_E_STATE;
+  }
+  if (atsk_respond_init() != ATSK_OK) {
+    (void)snprintf(why, why_size, "getrandom(2) gave no random bytes");
+    return ATSK_E_STATE;
+  }
+  on_txn_cont = TSContCreate(on_txn, NULL); /* no mutex: transactions must not wait for each other */
+  return ATSK_OK;
+}
+
+/* --- forwarding -------------------------------------------------------------------------------------------------------------- */
+
+/* The URL names the first choice, so that other plugins and logs see where the request goes; ATS connects to what the action says. */
+static void
+url_rewrite(TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
+{
+  char bracketed[URL_LITERAL_MAX];
+  const char *host = txn->is_name ? NAME_PLACEHOLDER : txn->to.literal[0];
+  if (strcmp(host, "127.0.0.1") == 0) {
+    host = "127.0.0.2"; /* that very text makes ATS ignore the action (HttpTransact.cc, is_localhost) */
+  } else if (strchr(host, ':') != NULL) {
+    (void)snprintf(bracketed, sizeof bracketed, "[%s]", host);
+    host = bracketed;
+  }
+  int scheme_len     = 0;
+  const char *scheme = TSUrlSchemeGet(rri->requestBufp, rri->requestUrl, &scheme_len);
+  if (scheme != TS_URL_SCHEME_HTTP) {
+    (void)TSUrlSchemeSet(rri->requestBufp, rri->requestUrl, TS_URL_SCHEME_HTTP, TS_URL_LEN_HTTP);
+  }
+  (void)TSUrlHostSet(rri->requestBufp, rri->requestUrl, host, (int)strlen(host));
+  (void)TSUrlPortSet(rri->requestBufp, rri->requestUrl, port);
+}
+
+/* What correctness needs whatever records.config says. */
+static void
+records_override(TSHttpTxn txnp, const struct atsk_settings *settings)
+{
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_UNCACHEABLE_REQUESTS_BYPASS_PARENT, 0); /* the action holds for every request */
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_PER_PARENT_CONNECT_ATTEMPTS, 1);
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_PARENT_FAILURES_UPDATE_HOSTDB, 0); /* one refusal says nothing about later requests */
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_PARENT_PROXY_TOTAL_CONNECT_ATTEMPTS, (TSMgmtInt)ATSK_TRIES_MAX);
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_URL_REMAP_PRISTINE_HOST_HDR, 1); /* pods get the client's Host */
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_INSERT_SQUID_X_FORWARDED_FOR, 1);
+  if (!settings->cache) {
+    TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_CACHE_HTTP, 0);
+  }
+  TSHttpTxnConnectTimeoutSet(txnp, (int)settings->connect_timeout_ms);
+}
+
+/* Takes the pick. */
+static void
+forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in, const struct atsk_pick *pick)
+{
+  const struct atsk_settings *settings = atsk_settings_view();
+  struct txn *txn                      = (struct txn *)TSmalloc(sizeof *txn);
+  struct atsk_endpoint_address first;
+  txn->pick     = *pick;
+  txn->attempts = 0;
+  txn->refused  = false;
+  atsk_pick_address(&txn->pick, 0, &first);
+  txn->is_name = first.family == 0;
+  if (txn->is_name) {
+    size_t len = first.name.len < ATSK_HOST_MAX ? first.name.len : ATSK_HOST_MAX;
+    memcpy(txn->to.name, first.name.ptr, len);
+    txn->to.name[len] = '\0';
+  }
+  TSUserArgSet(txnp, txn_slot, txn);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, on_txn_cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, on_txn_cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_txn_cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, on_txn_cont);
+  action_set(txnp, txn, 0);
+  url_rewrite(rri, txn, first.port);
+  records_override(txnp, settings);
+  if (settings->cache) {
+    atsk_cache_key_set(txnp, in);
+  }
+  /* Last: it moves the header's strings, which the view borrows. */
+  atsk_forwarded_apply(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings);
+  atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);
+}
+
+/* --- the decision ------------------------------------------------------------------------------------------------------------- */
+
+/* What becomes of a request; ours are answered with the text. */
+struct answer {
+  TSHttpStatus status; /* TS_HTTP_STATUS_NONE: forward */
+  enum atsk_counter counter;
+  const char *text;
+};
+
+static const struct answer answer_forward   = {TS_HTTP_STATUS_NONE, ATSK_COUNT_REQUESTS_FORWARDED, ""};
+static const struct answer answer_healthy   = {TS_HTTP_STATUS_OK, ATSK_COUNT_REQUESTS_HEALTH, "ready"};
+static const struct answer answer_unhealthy = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_HEALTH, "not ready"};
+static const struct answer answer_no_table  = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_NOT_READY,
+                                               "This proxy is starting and has no routes yet."};
+static const struct answer answer_bad_host  = {TS_HTTP_STATUS_BAD_REQUEST, ATSK_COUNT_REQUESTS_BAD,
+                                               "The request names no valid host."};
+static const struct answer answer_bad_path  = {TS_HTTP_STATUS_BAD_REQUEST, ATSK_COUNT_REQUESTS_BAD,
+                                               "The request's path is not valid."};
+static const struct answer answer_long_path = {TS_HTTP_STATUS_REQUEST_URI_TOO_LONG, ATSK_COUNT_REQUESTS_BAD,
+                                               "The request's path is too long."};
+static const struct answer answer_no_host   = {TS_HTTP_STATUS_NOT_FOUND, ATSK_COUNT_REQUESTS_NO_HOST,
+                                               "Nothing is served at this host."};
+static const struct answer answer_no_path   = {TS_HTTP_STATUS_NOT_FOUND, ATSK_COUNT_REQUESTS_NO_PATH,
+                                               "Nothing is served at this path."};
+static const struct answer answer_no_pod    = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_NO_ENDPOINT,
+                                               "The service behind this address has no endpoint that is ready."};
+
+static struct answer
+answer_of(enum atsk_request_fault fault)
+{
+  switch (fault) {
+  case ATSK_REQUEST_FINE:
+    return answer_forward;
+  case ATSK_REQUEST_BAD_HOST:
+    return answer_bad_host;
+  case ATSK_REQUEST_LONG_PATH:
+    return answer_long_path;
+  case ATSK_REQUEST_BAD_PATH:
+  default:
+    return answer_bad_path;
+  }
+}
+
+static bool
+has_encoded_slash(struct atsk_str path)
+{
+  return path.len >= 3 && memmem(path.ptr, path.len, "%2F", 3) != NULL; /* normalised: escapes are upper case */
+}
+
+/* Inside the caller's read section.  With answer_forward, *pick is held. */
+static struct answer
+decide(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_table *table, struct atsk_incoming *in, struct atsk_pick *pick)
+{
+  const struct atsk_settings *settings = atsk_settings_view();
+  struct answer answer                 = answer_of(atsk_incoming_path(txnp, in));
+  if (answer.status != TS_HTTP_STATUS_NONE) {
+    return answer;
+  }
+  if (in->raw_path.len == settings->health_path_len && memcmp(in->raw, settings->health_path, settings->health_path_len) == 0) {
+    return atsk_controller_ready() ? answer_healthy : answer_unhealthy;
+  }
+  answer = answer_of(atsk_incoming_host(txnp, rri, in));
+  if (answer.status != TS_HTTP_STATUS_NONE) {
+    return answer;
+  }
+  answer = answer_of(atsk_path_normalise(in->raw_path, in->room, &in->path));
+  if (answer.status != TS_HTTP_STATUS_NONE) {
+    return answer;
+  }
+  if (settings->reject_encoded_slash && has_encoded_slash(in->path)) {
+    return answer_bad_path;
+  }
+  struct atsk_str host    = {in->host.bytes, in->host.len};
+  struct atsk_match match = atsk_match_request(table, atsk_incoming_port(txnp), host, in->path);
+  if (match.kind != ATSK_MATCH_RULE) {
+    return match.kind == ATSK_MATCH_NO_HOST ? answer_no_host : answer_no_path;
+  }
+  struct atsk_service *service = atsk_match_service(&match, atsk_request_number(txnp));
+  return service != NULL && atsk_service_pick(service, pick) == ATSK_OK ? answer_forward : answer_no_pod;
+}
+
+TSRemapStatus
+atsk_txn_remap(TSHttpTxn txnp, TSRemapRequestInfo *rri)
+{
+  struct atsk_incoming in;
+  struct atsk_pick pick;
+  const struct atsk_table *table = atsk_read_begin();
+  struct answer answer           = table != NULL ? decide(txnp, rri, table, &in, &pick) : answer_no_table;
+  atsk_read_end();
+  if (answer.status == TS_HTTP_STATUS_NONE) {
+    forward(txnp, rri, &in, &pick);
+    return TSREMAP_DID_REMAP; /* plugins after us in the rule go on */
+  }
+  atsk_count(answer.counter);
+  atsk_respond(txnp, answer.status, answer.text);
+  return TSREMAP_NO_REMAP_STOP;
+}
