@@ -1,0 +1,108 @@
+"""From bytes to objects of one kind, one bad object at a time: what both a list and a watch need."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic
+
+import msgspec
+
+from atsk8s.api.decode import UNDECODABLE, Decoder, identify
+from atsk8s.api.meta import K, ObjectKey, trim
+from atsk8s.api.wire import ListMeta, ListPage, RawPage
+from atsk8s.errors import RejectError
+from atsk8s.source.kinds import Kind
+from atsk8s.source.store import Rejection
+
+_log = logging.getLogger(__name__)
+
+_raw_page_decoder = msgspec.json.Decoder(RawPage)
+
+
+class Gathering(Generic[K]):
+    """A list in the making: becomes the store's content in one exchange, or nothing at all."""
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectKey, K] = {}
+        self.rejected: dict[ObjectKey, Rejection] = {}
+
+
+class ObjectReader(Generic[K]):
+    """Decodes, trims and rejects.  Used by one thread.
+
+    Args:
+        is_ignored: keys whose objects are dropped as if they did not exist.
+    """
+
+    def __init__(self, kind: Kind[K], is_ignored: Callable[[ObjectKey], bool]) -> None:
+        self.n_undecodable = 0  # objects, including those without a name, which no store can show
+        self.is_ignored = is_ignored
+        self._kind = kind
+        self._decoder = Decoder(kind.item)
+        self._page_decoder: msgspec.json.Decoder[ListPage[K]] = msgspec.json.Decoder(ListPage[kind.item])  # type: ignore[name-defined]
+
+    def read(self, raw: bytes | msgspec.Raw) -> tuple[ObjectKey | None, str, K | Rejection | None]:
+        """Key, version and object; a Rejection for an unusable one, None for an ignored one; no key if it cannot even be named."""
+        try:
+            obj = self._decoder.decode(raw)
+            key, version = obj.key, obj.metadata.resource_version
+            if self.is_ignored(key):
+                return key, version, None
+            return key, version, trim(obj, self._kind.annotation_prefixes, self._kind.label_names)
+        except RejectError as error:
+            named, version = identify(raw)
+            return named, version, self._reject(named, version, error)
+
+    def read_page(self, body: bytes, into: Gathering[K]) -> ListMeta:
+        """Take a page's objects in.
+
+        Raises:
+            ValueError: the body is no list at all.
+        """
+        try:
+            page = self._page_decoder.decode(body)
+        except UNDECODABLE:
+            return self._read_page_item_by_item(body, into)
+        for obj in page.items:
+            try:
+                key = obj.key
+                if not self.is_ignored(key):
+                    into.objects[key] = trim(obj, self._kind.annotation_prefixes, self._kind.label_names)
+            except RejectError as error:
+                meta = obj.metadata
+                named = ObjectKey(meta.namespace, meta.name) if meta.name else None
+                why = self._reject(named, meta.resource_version, error)
+                if named is not None and why is not None:
+                    into.rejected[named] = why
+        return page.metadata
+
+    def _read_page_item_by_item(self, body: bytes, into: Gathering[K]) -> ListMeta:
+        try:
+            page = _raw_page_decoder.decode(body)
+        except UNDECODABLE:
+            raise ValueError("not a list") from None
+        for raw in page.items:
+            key, _, found = self.read(raw)
+            if key is None or found is None:
+                continue
+            if isinstance(found, Rejection):
+                into.rejected[key] = found
+            else:
+                into.objects[key] = found
+        return page.metadata
+
+    def _reject(self, key: ObjectKey | None, version: str, error: RejectError) -> Rejection | None:
+        if key is not None and self.is_ignored(key):
+            return None
+        self.n_undecodable += 1
+        _log.warning(
+            "object rejected",
+            extra={
+                "kind": self._kind.name,
+                "object": str(key) if key is not None else "without a name",
+                "reason": error.reason.value,
+                "detail": error.message,
+            },
+        )
+        return Rejection(reason=error.reason, message=error.message, resource_version=version)

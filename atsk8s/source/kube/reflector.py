@@ -1,0 +1,500 @@
+"""List and watch: keeps one store equal to what the API server has of one kind (in one namespace, or in all).
+
+One thread runs `Reflector.run`.  It lists, publishes the list in one exchange, then watches from the list's version and applies
+each event; a watch that ends is resumed from the last version seen, and only when that history is gone is the kind listed again.
+The cases below are client-go's (tools/cache/reflector.go), with three differences, each because of an observed failure:
+a version that goes backwards (a restored etcd) is noticed; a failed watch request is repeated before it leads to a relist; and a
+token bucket bounds the requests in every state.
+
+Nothing here gives up: each failure ends in a bounded wait and another try, while the store keeps what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic
+
+import msgspec
+
+from atsk8s.api.decode import UNDECODABLE, decode_status
+from atsk8s.api.meta import K, ObjectKey
+from atsk8s.api.wire import INITIAL_EVENTS_END, MetaOnly, Status, WatchEvent
+from atsk8s.errors import KubeError
+from atsk8s.source.interface import Clock, Jitter, Wait
+from atsk8s.source.kinds import Kind
+from atsk8s.source.kube.lines import LineTooLongError, split_lines
+from atsk8s.source.kube.objects import Gathering, ObjectReader
+from atsk8s.source.kube.pacing import RETRY_AFTER_MAX_S, Backoff, RequestBudget, StreamedLists
+from atsk8s.source.kube.transport import ConnectionLostError, Response, SilenceError, Transport
+from atsk8s.source.store import Rejection, Store
+
+_log = logging.getLogger(__name__)
+
+PAGE_ITEMS = 500  # decoding a page holds the GIL for 4-5 ms
+MAX_PAGES = 20_000
+MAX_PAGE_BYTES = 512 * 1024 * 1024  # a server before 1.34 ignores `limit` at version "0": 20,000 slices are 58 MB
+MAX_ERROR_BYTES = 64 * 1024
+LIST_READ_TIMEOUT_S = 30.0
+PAGE_DEADLINE_S = 120.0
+
+WATCH_GRACE_S = 15.0  # a watch lives `timeoutSeconds`; silence and life both end this much later
+LONG_WATCH_S = 5.0  # one that lived this long is resumed at once when its connection breaks
+SHORT_WATCH_S = 1.0  # a watch that ends before this without one event is a failure (client-go's VeryShortWatchError)
+RELIST_SOON_S = 60.0  # a third list within this waits: a storm of 410 must not become a storm of lists
+INTERNAL_ERROR_S = 60.0  # an InternalError in the stream is retried this long, then the kind is listed again
+
+STREAMED_LIST_SILENCE_S = 30.0  # a streamed list in which nothing comes for this long has ended without saying so
+STREAMED_LIST_DEADLINE_S = 180.0
+STREAMED_LIST_TRIES = 3  # lost streams in a row; then pages
+
+_event_decoder = msgspec.json.Decoder(WatchEvent)
+_meta_decoder = msgspec.json.Decoder(MetaOnly)
+
+
+class _RetryError(KubeError):
+    """Wait, then go on from where we were."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class _ExpiredError(KubeError):
+    """List again; `is_quorum`: from etcd, because the version we know is of no use."""
+
+    def __init__(self, message: str, *, is_quorum: bool = False) -> None:
+        super().__init__(message)
+        self.is_quorum = is_quorum
+
+
+class _NotStreamedError(KubeError):
+    """The server does not stream lists: fetch pages."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the reflector's thread tells others.  One writer; each field is read by itself."""
+
+    synced: bool = False
+    settled: bool = False  # synced, or refused with 403 or 404
+    reason: str = "not listed yet"
+    contact_at: float | None = None  # clock, when the server last spoke
+    n_relists: int = 0  # complete lists taken in after the first
+    n_events: int = 0  # without bookmarks
+    n_requests: int = 0
+    n_watches: int = 0
+
+
+class Reflector(Generic[K]):
+    """See the module.
+
+    Args:
+        namespace: "" for all.
+        is_ignored: keys whose objects are dropped as if they did not exist.
+        wait: sleeps at most that many seconds; True once the reflector is to stop.
+        on_progress: called when `progress.synced` or `.settled` may have changed.
+    """
+
+    def __init__(
+        self,
+        kind: Kind[K],
+        store: Store[K],
+        transport: Transport,
+        *,
+        clock: Clock,
+        wait: Wait,
+        jitter: Jitter,
+        streamed_lists: StreamedLists,
+        namespace: str = "",
+        is_ignored: Callable[[ObjectKey], bool] = lambda _: False,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.progress = Progress()
+        self.resource_version = ""  # of the last list, event or bookmark
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._wait = wait
+        self._jitter = jitter
+        self._streamed_lists = streamed_lists
+        self._on_progress = on_progress
+        self._path = kind.path(namespace)
+        self._reader = ObjectReader(kind, is_ignored)
+        self._backoff = Backoff(clock, jitter)
+        self._budget = RequestBudget(clock)
+        self._needs_list = True
+        self._needs_quorum = False
+        self._list_at = self._list_before_at = float("-inf")  # when the last list was begun, and the one before
+        self._internal_error_at: float | None = None
+        self._n_streams_lost = 0
+        self._opened_at: float | None = None  # of the watch that this step opened
+
+    def run(self) -> None:
+        """List and watch until `wait` says to stop."""
+        while not self._wait(0):
+            self.step()
+
+    def step(self) -> None:
+        """One list or one watch, and the wait that its failure asks for.  Raises nothing."""
+        delay_s = self._budget.take_s()
+        if delay_s and self._wait(delay_s):
+            return
+        self._opened_at = None
+        try:
+            if not self._needs_list:
+                self._watch()
+                return
+            self._list_before_at, self._list_at = self._list_at, self._clock()
+            if self._streamed_lists.is_worth_a_try() and self._n_streams_lost < STREAMED_LIST_TRIES:
+                self._watch_list()
+            else:
+                self._n_streams_lost = 0
+                self._list()
+            return
+        except _NotStreamedError as error:
+            self._streamed_lists.refuse()
+            _log.info("lists are fetched in pages", extra={"kind": self.kind.name, "why": str(error)})
+            return
+        except _ExpiredError as error:
+            # 410 to a list, or an unusable version: only a read from etcd leads on.  410 to a watch: a list "not older than" what
+            # was seen is served from the API server's memory and cannot go back in time.
+            self._needs_quorum = error.is_quorum or self._needs_list
+            self._needs_list = True
+            delay_s = self._backoff.next_s() if self._clock() - self._list_before_at < RELIST_SOON_S else 0.0
+            self._failed(error)
+        except _RetryError as error:
+            delay_s = max(min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S), self._backoff.next_s())
+            self._failed(error)
+        except KubeError as error:
+            delay_s = 0.0 if self._watch_lived_long() and not self._needs_list else self._backoff.next_s()
+            self._failed(error)
+        except Exception:  # a bug of ours must not end the thread: the kind would be frozen for ever
+            self._needs_list = True
+            delay_s = self._backoff.next_s()
+            self.progress.reason = "internal error, see the log"
+            _log.exception("reflector failed", extra={"kind": self.kind.name, "namespace": self.namespace})
+        if delay_s:
+            self._wait(delay_s)
+
+    @property
+    def n_undecodable(self) -> int:
+        """Objects that could not be used, ever, including those without a name."""
+        return self._reader.n_undecodable
+
+    @property
+    def _where(self) -> str:
+        return f"{self._transport.server}{self._path}"
+
+    def _watch_lived_long(self) -> bool:
+        return self._opened_at is not None and self._clock() - self._opened_at > LONG_WATCH_S
+
+    # Requests -----------------------------------------------------------------------------------------------------------------
+
+    def _get(self, query: dict[str, str], read_timeout_s: float) -> Response:
+        """A response with status 200; everything else becomes an exception."""
+        self.progress.n_requests += 1
+        response = self._transport.get(self._path, {**self.kind.selector, **query}, read_timeout_s)
+        if response.status == 200:
+            return response
+        try:
+            status = decode_status(self._body(response, MAX_ERROR_BYTES))
+        except KubeError:
+            status = Status()
+        finally:
+            response.close()
+        raise self._refusal(response, status, query)
+
+    def _refusal(self, response: Response, status: Status, query: dict[str, str]) -> KubeError:
+        code = response.status
+        said = f"{self._where}: {code} {status.reason or ''} {status.message or ''}".strip()
+        if code == 410 or status.is_expired:
+            return _ExpiredError(said)
+        if status.is_too_large:
+            return _ExpiredError(said, is_quorum=True)
+        if code in (400, 422) and "sendInitialEvents" in query:
+            return _NotStreamedError(said)
+        if code == 401:
+            self._transport.unauthorized()
+            return _RetryError(f"{said} (the credentials are refused: has the token expired?)", response.retry_after_s)
+        if code in (403, 404):
+            self._settle()
+            if code == 404 and self.kind.removable:
+                self._gone()
+            hint = "allow get, list and watch in RBAC" if code == 403 else "the API server does not have this kind"
+            return _RetryError(f"{said} ({hint})")
+        if status.details is not None and response.retry_after_s is None:
+            return _RetryError(said, status.details.retry_after_seconds)
+        return _RetryError(said, response.retry_after_s)
+
+    def _gone(self) -> None:
+        """The kind's definition was removed, and its objects with it."""
+        self._store.replace({}, namespace=self.namespace)
+        self.resource_version = ""
+        self._needs_list, self._needs_quorum = True, False
+        self.progress.synced = False
+
+    def _body(self, response: Response, limit: int) -> bytes:
+        started, pieces, n_bytes = self._clock(), [], 0
+        for piece in response.chunks():
+            pieces.append(piece)
+            n_bytes += len(piece)
+            if n_bytes > limit:
+                raise _RetryError(f"{self._where}: an answer of more than {limit} bytes")
+            if self._clock() - started > PAGE_DEADLINE_S:
+                raise _RetryError(f"{self._where}: an answer took more than {PAGE_DEADLINE_S:g} s")
+        return b"".join(pieces)
+
+    # Lists --------------------------------------------------------------------------------------------------------------------
+
+    def _version_for_list(self) -> str:
+        """The least version that will do: what we had, so as not to go back in time; "" is what etcd has now."""
+        return "" if self._needs_quorum else self.resource_version
+
+    def _list(self) -> None:
+        # The first list may come from the server's memory ("0"): the watch after it catches up.
+        version = self._version_for_list() or ("" if self._needs_quorum else "0")
+        query = {"limit": str(PAGE_ITEMS)} | ({"resourceVersion": version} if version else {})
+        gathered: Gathering[K] = Gathering()
+        for _ in range(MAX_PAGES):
+            response = self._get(query, LIST_READ_TIMEOUT_S)
+            try:
+                body = self._body(response, MAX_PAGE_BYTES)
+            finally:
+                response.close()
+            try:
+                meta = self._reader.read_page(body, gathered)
+            except ValueError:
+                raise _RetryError(f"{self._where}: the answer is no list (is there a proxy between?)") from None
+            self._contact()
+            if not meta.continue_:
+                self._publish(gathered, meta.resource_version)
+                return
+            if self._wait(0):
+                return
+            query = {"limit": str(PAGE_ITEMS), "continue": meta.continue_}
+        raise _RetryError(f"{self._where}: a list of more than {MAX_PAGES} pages")
+
+    def _publish(self, gathered: Gathering[K], version: str) -> None:
+        if version in ("", "0"):  # nothing to watch from
+            raise _RetryError(f"{self._where}: the list has no resourceVersion")
+        self.resource_version = version
+        self._needs_list = self._needs_quorum = False
+        self._n_streams_lost = 0
+        self._store.replace(gathered.objects, gathered.rejected, namespace=self.namespace)
+        if self.progress.synced:
+            self.progress.n_relists += 1
+        self.progress.synced = True
+        self._settle()
+        self._contact()
+
+    # Watches ------------------------------------------------------------------------------------------------------------------
+
+    def _watch_query(self) -> tuple[dict[str, str], float]:
+        watch_s = int(self._jitter(*self.kind.watch_s))
+        return {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(watch_s)}, watch_s
+
+    def _watch(self) -> None:
+        """Apply events until the stream ends.  Returning means: it ended as it should, watch again at once."""
+        query, watch_s = self._watch_query()
+        query["resourceVersion"] = self.resource_version
+        started = self._clock()
+        is_empty = True
+        response = self._open_watch(query, watch_s + WATCH_GRACE_S)
+        try:
+            for event in self._events(response, started + watch_s + WATCH_GRACE_S):
+                is_empty = False
+                self._apply(event)
+        finally:
+            response.close()
+        if is_empty and self._clock() - started < SHORT_WATCH_S:
+            raise _RetryError(f"{self._where}: the watch ended at once, without an event")
+
+    def _watch_list(self) -> None:
+        """A list as a stream: ADDED for every object, then a bookmark that says so, then the watch goes on in the same stream.
+
+        Objects are gathered aside and published at that bookmark, with its version: the ADDED events are in no order of version,
+        so none of theirs may be resumed from.
+        """
+        query, watch_s = self._watch_query()
+        query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        if version := self._version_for_list():
+            query["resourceVersion"] = version
+        started = self._clock()
+        gathered: Gathering[K] | None = Gathering()
+        response = None
+        try:
+            response = self._open_watch(query, STREAMED_LIST_SILENCE_S)
+            for event in self._events(response, started + watch_s + WATCH_GRACE_S):
+                if gathered is None:
+                    self._apply(event)
+                elif self._clock() - started > STREAMED_LIST_DEADLINE_S:
+                    raise _NotStreamedError(f"a streamed list did not end within {STREAMED_LIST_DEADLINE_S:g} s")
+                elif event.type != "BOOKMARK":
+                    self._gather(event, gathered)
+                elif (end := self._initial_events_end(event)) is not None:
+                    self._publish(gathered, end)
+                    gathered = None
+                    response.limit_silence(watch_s + WATCH_GRACE_S)
+        except SilenceError:
+            if gathered is not None:  # a server that does not know the end's bookmark, or a proxy that holds the answer back
+                raise _NotStreamedError("a streamed list fell silent before its end") from None
+            raise
+        except ConnectionLostError:
+            self._n_streams_lost += gathered is not None
+            raise
+        finally:
+            if response is not None:
+                response.close()
+        if gathered is not None:
+            self._n_streams_lost += 1
+            raise _RetryError(f"{self._where}: the streamed list ended before its end was announced")
+
+    def _open_watch(self, query: dict[str, str], silence_s: float) -> Response:
+        response = self._get(query, silence_s)
+        self.progress.n_watches += 1
+        self._opened_at = self._clock()
+        self._contact()
+        return response
+
+    def _events(self, response: Response, deadline: float) -> Iterator[WatchEvent]:
+        """The stream's events.  A server that drips bytes to keep a dead watch alive meets `deadline`."""
+        rest: list[bytes] = []
+
+        def pieces() -> Iterator[bytes]:
+            for piece in response.chunks():
+                if self._clock() > deadline:
+                    raise _RetryError(f"{self._where}: the watch outlived its time")
+                yield piece
+
+        try:
+            for line in split_lines(pieces(), rest):
+                try:
+                    event = _event_decoder.decode(line)
+                except UNDECODABLE:
+                    raise _ExpiredError(f"{self._where}: a line of the watch is no event") from None
+                if event.type == "ERROR":
+                    raise self._error_event(event)
+                self._contact()
+                yield event
+        except LineTooLongError as error:
+            raise _ExpiredError(f"{self._where}: {error}") from None
+        if b"".join(rest).strip():
+            raise ConnectionLostError(f"{self._where}: the watch broke off inside an event")
+
+    def _error_event(self, event: WatchEvent) -> KubeError:
+        status = decode_status(event.object)
+        said = f"{self._where}: watch: {status.code} {status.reason or ''} {status.message or ''}"
+        if status.is_expired:
+            return _ExpiredError(said)
+        if status.is_too_large:
+            return _ExpiredError(said, is_quorum=True)
+        if status.reason == "InternalError" or status.code == 500:
+            now = self._clock()
+            if self._internal_error_at is None:
+                self._internal_error_at = now
+            elif now - self._internal_error_at > INTERNAL_ERROR_S:
+                self._internal_error_at = None
+                return _ExpiredError(said)
+        return _RetryError(said, status.details.retry_after_seconds if status.details is not None else None)
+
+    def _bookmark(self, event: WatchEvent) -> None:
+        """A version up to which there is nothing more to tell: no change of any object."""
+        try:
+            version = _meta_decoder.decode(event.object).metadata.resource_version
+        except UNDECODABLE:
+            return
+        if self._is_behind(version):
+            raise _ExpiredError(
+                f"{self._where}: version went back from {self.resource_version} to {version} (was etcd restored?)",
+                is_quorum=True,
+            )
+        if version:
+            self.resource_version = version
+            self._internal_error_at = None
+
+    def _initial_events_end(self, event: WatchEvent) -> str | None:
+        try:
+            meta = _meta_decoder.decode(event.object).metadata
+        except UNDECODABLE:
+            return None
+        return meta.resource_version if meta.annotations.get(INITIAL_EVENTS_END) == "true" else None
+
+    def _gather(self, event: WatchEvent, gathered: Gathering[K]) -> None:
+        key, _, found = self._reader.read(event.object)
+        self.progress.n_events += 1
+        if key is None:
+            return
+        gathered.rejected.pop(key, None)
+        if event.type == "DELETED":
+            gathered.objects.pop(key, None)
+        elif isinstance(found, Rejection):
+            gathered.rejected[key] = found
+        elif found is not None:
+            gathered.objects[key] = found
+
+    def _apply(self, event: WatchEvent) -> None:
+        """One change.  ADDED and MODIFIED are the same to a store: replays and gaps make either come for any key."""
+        if event.type == "BOOKMARK":
+            self._bookmark(event)
+            return
+        self.progress.n_events += 1
+        if event.type not in ("ADDED", "MODIFIED", "DELETED"):
+            return
+        key, version, found = self._reader.read(event.object)
+        if key is not None:
+            if self._is_behind(version):
+                self._apply_behind(event, key, version, found)
+                return
+            if event.type == "DELETED":
+                self._store.delete(key)
+            elif isinstance(found, Rejection):
+                self._store.reject(key, found)
+            elif found is not None:
+                self._store.put(key, found)
+        if version:
+            self.resource_version = version
+            self._internal_error_at = None
+
+    def _apply_behind(self, event: WatchEvent, key: ObjectKey, version: str, found: K | Rejection | None) -> None:
+        """An event older than what was seen: a replay of what is known is nothing; anything else means that time went back."""
+        known = self._store.get(key)
+        if known is None:
+            if event.type == "DELETED" or found is None:
+                return
+        elif not _is_less(known.metadata.resource_version, version) and (
+            found is None or isinstance(found, Rejection) or known.metadata.uid == found.metadata.uid
+        ):
+            return
+        raise _ExpiredError(
+            f"{self._where}: version went back from {self.resource_version} to {version} (was etcd restored?)", is_quorum=True
+        )
+
+    # State --------------------------------------------------------------------------------------------------------------------
+
+    def _is_behind(self, version: str) -> bool:
+        return _is_less(version, self.resource_version)
+
+    def _contact(self) -> None:
+        self.progress.contact_at = self._clock()
+        if self.progress.synced:
+            self.progress.reason = ""
+
+    def _settle(self) -> None:
+        self.progress.settled = True
+        self._on_progress()
+
+    def _failed(self, error: KubeError) -> None:
+        if self._wait(0):
+            return  # we cut the connection ourselves
+        self.progress.reason = str(error)
+        _log.warning("list or watch failed", extra={"kind": self.kind.name, "namespace": self.namespace, "why": str(error)})
+        self._on_progress()
+
+
+def _is_less(a: str, b: str) -> bool:
+    """Versions compare as integers (KEP-5504); of anything else nothing is concluded."""
+    return a.isdecimal() and b.isdecimal() and len(a) < 40 and len(b) < 40 and int(a) < int(b)
