@@ -1,0 +1,214 @@
+"""One Ingress v1 object to claims: what it wants of which host.  Who gets what is `assemble`'s business.
+
+What the API server would refuse (an invalid host, an unknown pathType) can come from a manifest alone and rejects the object.
+What it accepts and we cannot serve (a resource backend, a path that no request can have) costs that path, with a condition.  A
+fault in `tls` costs that entry of `tls`: routes do not depend on certificates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from atsk8s.api.meta import ObjectKey
+from atsk8s.api.networking import HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend
+from atsk8s.errors import Reason, RejectError
+from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey
+from atsk8s.model.names import FALLBACK, NO_HOST, host_key, is_subdomain, shown
+from atsk8s.model.paths import match_kind, match_path
+from atsk8s.model.precedence import Precedence, object_precedence, rule_order
+
+CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before spec.ingressClassName existed; still in wide use
+PATHS_MAX: Final = 10_000  # of one Ingress; etcd's object size allows about as many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteClaim:
+    """What one Ingress wants of one host: rules (sorted, unique by path and kind), and the rule for paths that none matches."""
+
+    object: ObjectKey
+    precedence: Precedence
+    rules: tuple[Rule, ...]
+    default: Rule | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsClaim:
+    """The Secrets that one Ingress has for one host, in its order."""
+
+    object: ObjectKey
+    precedence: Precedence
+    secrets: tuple[ObjectKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """All that one Ingress wants, at most one claim a host, and what is wrong with it.
+
+    An Ingress without rules claims `FALLBACK`: all traffic that nothing else matches.
+    """
+
+    routes: tuple[tuple[HostKey, RouteClaim], ...] = ()
+    tls: tuple[tuple[HostKey, TlsClaim], ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+def class_of(ingress: Ingress) -> str | None:
+    """The class that an Ingress names; None: none, so that the cluster's default class decides.
+
+    The field wins over the annotation, and "" is a class that nobody has (API: only an absent class is defaulted).  An empty
+    annotation is an absent one, as ingress-nginx has it.
+    """
+    named = ingress.spec.ingress_class_name
+    return named if named is not None else ingress.metadata.annotations.get(CLASS_ANNOTATION) or None
+
+
+def translate(key: ObjectKey, ingress: Ingress) -> Claims:
+    """The claims of an Ingress that is ours.
+
+    A rejected one claims nothing and has one fatal condition: half of an object that the API would refuse is a surprise.
+    """
+    try:
+        return _Translation(key, ingress).claims()
+    except RejectError as rejection:
+        return Claims(
+            conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
+        )
+
+
+def _ref(key: ObjectKey) -> ObjectRef:
+    return ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
+
+
+class _Translation:
+    """The state of one call of `translate`."""
+
+    def __init__(self, key: ObjectKey, ingress: Ingress) -> None:
+        self._key = key
+        self._spec = ingress.spec
+        self._precedence = object_precedence(ingress.metadata.created_s, key)
+        self._conditions: list[Condition] = []
+        self._backends: dict[tuple[str, int | str], tuple[Backend, ...]] = {}  # most rules of one Ingress lead to few services
+
+    def claims(self) -> Claims:
+        default = self._default()
+        hosts = self._hosts()
+        if self._spec.rules:
+            routes = tuple((host, self._claim(rules, default)) for host, rules in hosts.items())
+        elif default is not None:
+            routes = ((FALLBACK, self._claim({}, default)),)
+        else:
+            if self._spec.default_backend is None:
+                raise RejectError(Reason.MALFORMED, "spec has neither rules nor defaultBackend: give it one of them")
+            routes = ()
+        return Claims(routes=routes, tls=self._tls(hosts), conditions=tuple(self._conditions))
+
+    def _complain(self, reason: Reason, message: str) -> None:
+        self._conditions.append(Condition(object=_ref(self._key), reason=reason, message=message))
+
+    def _claim(self, rules: dict[tuple[str, PathMatchKind], Rule], default: Rule | None) -> RouteClaim:
+        in_order = tuple(sorted(rules.values(), key=rule_order)) if len(rules) > 1 else tuple(rules.values())
+        return RouteClaim(object=self._key, precedence=self._precedence, rules=in_order, default=default)
+
+    def _default(self) -> Rule | None:
+        backend = self._spec.default_backend
+        if backend is None:
+            return None
+        try:
+            backends = self._target(backend, "spec.defaultBackend")
+        except RejectError as rejection:
+            self._complain(rejection.reason, f"{rejection.message}; spec.defaultBackend is left out")
+            return None
+        return Rule(object=self._key, kind=PathMatchKind.PREFIX, path="/", path_as_written="", backends=backends)
+
+    def _hosts(self) -> dict[HostKey, dict[tuple[str, PathMatchKind], Rule]]:
+        hosts: dict[HostKey, dict[tuple[str, PathMatchKind], Rule]] = {}
+        n_paths = 0
+        for i, rule in enumerate(self._spec.rules):
+            host = host_key(rule.host, f"spec.rules[{i}].host") if rule.host else NO_HOST
+            rules = hosts.setdefault(host, {})
+            # Without `http`, or with null paths: all of the host's traffic is the default backend's.
+            paths = rule.http.paths if rule.http is not None else ()
+            n_paths += len(paths)
+            if n_paths > PATHS_MAX:
+                raise RejectError(Reason.TOO_LARGE, f"spec.rules have more than {PATHS_MAX} paths: split the Ingress")
+            for j, path in enumerate(paths):
+                self._add_path(rules, path, f"spec.rules[{i}].http.paths[{j}]")
+        return hosts
+
+    def _add_path(self, rules: dict[tuple[str, PathMatchKind], Rule], item: HTTPIngressPath, field: str) -> None:
+        kind = match_kind(item.path_type, field)
+        try:
+            path = match_path(kind, item.path, field)
+            backends = self._target(item.backend, f"{field}.backend")
+        except RejectError as rejection:
+            self._complain(rejection.reason, f"{rejection.message}; the path is left out")
+            return
+        rule = Rule(object=self._key, kind=kind, path=path, path_as_written=item.path, backends=backends)
+        first = rules.setdefault((path, kind), rule)
+        if first.backends != backends:
+            self._complain(
+                Reason.DUPLICATE,
+                f"{field}.path {shown(item.path)} is compared as {kind.name} {shown(path)}, which the Ingress has already; "
+                "the first one counts: remove one of them",
+            )
+
+    def _target(self, backend: IngressBackend, field: str) -> tuple[Backend, ...]:
+        target = backend.target
+        if not isinstance(target, IngressServiceBackend):
+            if target is None:
+                raise RejectError(Reason.INVALID_BACKEND, f"{field} needs exactly one of service and resource: name a Service")
+            raise RejectError(
+                Reason.UNSUPPORTED, f"{field}.resource {shown(target.kind)} {shown(target.name)} is not supported: name a Service"
+            )
+        port = target.port.ref
+        if port is None:
+            raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port needs exactly one of name and number: set one")
+        found = self._backends.get((target.name, port))
+        if found is not None:
+            return found
+        if not is_subdomain(target.name):
+            raise RejectError(
+                Reason.INVALID_BACKEND, f"{field}.service.name {shown(target.name)} is not a Service's name: correct it"
+            )
+        if isinstance(port, int) and not 0 < port < 65536:
+            raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port.number {port} is outside 1..65535: correct it")
+        backends = (Backend(service=ServiceKey(namespace=self._key.namespace, name=target.name, port=port)),)
+        self._backends[target.name, port] = backends
+        return backends
+
+    def _tls(self, hosts: dict[HostKey, dict[tuple[str, PathMatchKind], Rule]]) -> tuple[tuple[HostKey, TlsClaim], ...]:
+        if not self._spec.tls:
+            return ()
+        secrets: dict[HostKey, dict[ObjectKey, None]] = {}
+        for i, entry in enumerate(self._spec.tls):
+            if not entry.secret_name:
+                continue  # the default certificate: nothing to claim
+            field = f"spec.tls[{i}]"
+            if not is_subdomain(entry.secret_name):
+                self._complain(
+                    Reason.INVALID_CERTIFICATE,
+                    f"{field}.secretName {shown(entry.secret_name)} is not the name of a Secret here; the entry is left out",
+                )
+                continue
+            secret = ObjectKey(self._key.namespace, entry.secret_name)
+            for host in self._tls_hosts(entry.hosts, field) if entry.hosts else tuple(hosts):
+                if host != NO_HOST:
+                    secrets.setdefault(host, {})[secret] = None
+            if not entry.hosts and all(host == NO_HOST for host in hosts):
+                self._complain(
+                    Reason.UNSUPPORTED,
+                    f"{field} and the rules name no host: the option --default-certificate has the one for every host",
+                )
+        return tuple(
+            (host, TlsClaim(object=self._key, precedence=self._precedence, secrets=tuple(named))) for host, named in secrets.items()
+        )
+
+    def _tls_hosts(self, hosts: tuple[str, ...], field: str) -> list[HostKey]:
+        keys: list[HostKey] = []
+        for j, host in enumerate(hosts):
+            try:
+                keys.append(host_key(host, f"{field}.hosts[{j}]"))
+            except RejectError as rejection:
+                self._complain(rejection.reason, f"{rejection.message}; that host gets no certificate from here")
+        return keys

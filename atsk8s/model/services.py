@@ -1,0 +1,191 @@
+"""What a Service's port resolves to: the endpoints in its slices, or an external name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final, TypeAlias
+
+from atsk8s.api import core
+from atsk8s.api.discovery import EndpointSlice
+from atsk8s.errors import Reason
+from atsk8s.model.ir import Condition, Endpoint, ObjectRef, Service, ServiceKey
+from atsk8s.model.names import is_subdomain, shown
+
+Address: TypeAlias = tuple[int, bytes, int]  # length of the address, address, port: sorts as endpoints do
+
+_BAD_NAMED_MAX: Final = 3  # bad addresses of one slice that have a condition of their own
+# What resolvers take for an IPv4 address (inet_aton(3)): a last label that is a number, also an octal or hexadecimal one.
+_NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRules:
+    """Where traffic may be sent.  Loopback is an attack on the proxy's own node when the API names it, and normal on a laptop."""
+
+    allow_external_names: bool = False
+    allow_loopback: bool = False
+
+
+@dataclass(slots=True)
+class _Faults:
+    """Conditions against one Service and its slices, bounded."""
+
+    key: ServiceKey
+    found: list[Condition] = field(default_factory=list)
+
+    def service(self, reason: Reason, message: str) -> None:
+        ref = ObjectRef(kind="Service", namespace=self.key.namespace, name=self.key.name)
+        self.found.append(Condition(object=ref, reason=reason, message=message))
+
+    def slice(self, name: str, reason: Reason, message: str) -> None:
+        ref = ObjectRef(kind="EndpointSlice", namespace=self.key.namespace, name=name)
+        self.found.append(Condition(object=ref, reason=reason, message=message))
+
+
+def resolve_service(
+    key: ServiceKey, service: core.Service | None, slices: Iterable[EndpointSlice], rules: AddressRules
+) -> tuple[Service, tuple[Condition, ...]]:
+    """What `key` means now.  Never fails: what cannot be used is left out and has a condition; no endpoint at all means 503.
+
+    Args:
+        key: as an Ingress refers to it; a number is the Service's port, not the pods' (`targetPort`).
+        service: the object, or None if there is none.
+        slices: those labelled with the Service's name, in any order.
+        rules: which addresses are refused.
+    """
+    faults = _Faults(key)
+    if service is None:
+        faults.service(Reason.NOT_FOUND, f"an Ingress refers to port {key.port} of it, but there is no such Service: create it")
+        return Service(key=key), tuple(faults.found)
+    if service.spec.type == "ExternalName":
+        return _external(key, service, rules, faults), tuple(faults.found)
+    port = _port(key, service, faults)
+    if port is None:
+        return Service(key=key), tuple(faults.found)
+    addresses: set[Address] = set()
+    for item in slices:
+        # A slice's port has the Service port's *name* ("" if it has none) and the pods' number.
+        for slice_port in item.ports:
+            if slice_port.name != port.name or slice_port.protocol != port.protocol:
+                continue
+            if slice_port.port is None:
+                faults.slice(item.metadata.name, Reason.UNSUPPORTED, f"port {shown(port.name)} has no number: set it")
+                continue
+            _collect(addresses, item, slice_port.port, rules, faults)
+    endpoints = tuple(Endpoint(addr=addr, port=number) for _, addr, number in sorted(addresses))
+    return Service(key=key, endpoints=endpoints), tuple(faults.found)
+
+
+def _port(key: ServiceKey, service: core.Service, faults: _Faults) -> core.ServicePort | None:
+    named = [port for port in service.spec.ports if (port.name if isinstance(key.port, str) else port.port) == key.port]
+    for port in named:
+        if port.protocol == "TCP":
+            return port
+    what = f"an Ingress refers to its port {shown(key.port) if isinstance(key.port, str) else key.port}"
+    if named:
+        faults.service(Reason.UNSUPPORTED, f"{what}, which is {shown(named[0].protocol)}: only TCP can be routed to")
+    else:
+        there = ", ".join(f"{port.port} {shown(port.name)}" if port.name else str(port.port) for port in service.spec.ports[:8])
+        faults.service(Reason.PORT_NOT_FOUND, f"{what}, which it does not have; it has {there or 'none'}: correct one of the two")
+    return None
+
+
+def _collect(addresses: set[Address], item: EndpointSlice, port: int, rules: AddressRules, faults: _Faults) -> None:
+    if item.address_type not in ("IPv4", "IPv6"):
+        faults.slice(
+            item.metadata.name,
+            Reason.UNSUPPORTED,
+            f"addressType {shown(item.address_type)} cannot be routed to: use IPv4 or IPv6, or a Service of type ExternalName",
+        )
+        return
+    n_bad = 0
+    for endpoint in item.endpoints:
+        # `ready` has been made true for absent; with publishNotReadyAddresses the slices' own controller says ready.  Serving
+        # endpoints of a Service that is all terminating would be chosen here.
+        if not endpoint.conditions.ready or not endpoint.addresses:
+            continue
+        text = endpoint.addresses[0]  # all are the same pod, and the API says to use the first
+        addr = _packed(text, item.address_type)
+        refusal = "is no address" if addr is None else _refusal(addr, rules)
+        if addr is None or refusal:
+            n_bad += 1
+            if n_bad <= _BAD_NAMED_MAX:
+                faults.slice(
+                    item.metadata.name,
+                    Reason.INVALID_ADDRESS,
+                    f"{item.address_type} address {shown(text)} {refusal}; it is left out",
+                )
+            continue
+        addresses.add((len(addr), addr, port))
+    if n_bad > _BAD_NAMED_MAX:
+        faults.slice(item.metadata.name, Reason.INVALID_ADDRESS, f"{n_bad} of its addresses are left out")
+
+
+def _packed(text: str, address_type: str) -> bytes | None:
+    try:
+        if address_type == "IPv4":
+            return IPv4Address(text).packed
+        return None if "%" in text else IPv6Address(text).packed  # a zone is a link's, and the node's own
+    except AddressValueError:
+        return None
+
+
+def _refusal(addr: bytes, rules: AddressRules) -> str:
+    """Why traffic must not be sent to `addr`; "" if it may (design: an endpoint is no way to reach the proxy's own node)."""
+    if len(addr) == 16:
+        if addr == b"\0" * 15 + b"\1":
+            return "" if rules.allow_loopback else "is loopback"
+        if addr[:12] == b"\0" * 10 + b"\xff\xff":
+            return "is an IPv4 address in IPv6 form: write it as IPv4"
+        if addr[:12] == b"\0" * 12:
+            return "is unspecified"
+        if addr[0] == 0xFF:
+            return "is multicast"
+        return "is link-local" if addr[0] == 0xFE and addr[1] & 0xC0 == 0x80 else ""
+    match addr[0]:
+        case 127:
+            return "" if rules.allow_loopback else "is loopback"
+        case 0:
+            return "is unspecified"
+        case 169 if addr[1] == 254:
+            return "is link-local"
+        case 255 if addr == b"\xff\xff\xff\xff":
+            return "is broadcast"
+        case first if 224 <= first < 240:
+            return "is multicast"
+    return ""
+
+
+def _external(key: ServiceKey, service: core.Service, rules: AddressRules, faults: _Faults) -> Service:
+    nothing = Service(key=key)
+    if not rules.allow_external_names:
+        faults.service(
+            Reason.FORBIDDEN,
+            "is of type ExternalName, which can name any host that the proxy reaches: --allow-external-names allows it",
+        )
+        return nothing
+    port = key.port
+    # An ExternalName needs no ports; those that it has give names, and may not say something else than the Ingress.
+    if isinstance(port, str) or service.spec.ports:
+        found = _port(key, service, faults)
+        if found is None:
+            return nothing
+        port = found.port
+    name = service.spec.external_name.lower().removesuffix(".")
+    if _NUMERIC.fullmatch(name):
+        addr = _packed(name, "IPv4")
+        refusal = "is a number, and no IPv4 address" if addr is None else _refusal(addr, rules)
+        if addr is None or refusal:
+            faults.service(Reason.INVALID_ADDRESS, f"spec.externalName {shown(name)} {refusal}: name a host")
+            return nothing
+        return Service(key=key, endpoints=(Endpoint(addr=addr, port=port),))
+    if not is_subdomain(name):
+        faults.service(Reason.INVALID_ADDRESS, f"spec.externalName {shown(name)} is not a DNS name: correct it")
+        return nothing
+    if not rules.allow_loopback and (name == "localhost" or name.endswith((".localhost", ".localdomain"))):
+        faults.service(Reason.INVALID_ADDRESS, f"spec.externalName {shown(name)} is loopback: name another host")
+        return nothing
+    return Service(key=key, external_name=name, external_port=port)

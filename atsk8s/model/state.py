@@ -1,0 +1,483 @@
+"""The model's state: the objects of every kind, what they translate to, and what a change of one of them touches.
+
+Changes go in one by one (`put`), marking what is dirty; `drain` assembles and resolves just that and returns what differs from
+what it returned before.  However the changes came and were drained, the sum is what one `drain` of the final objects gives.
+Not thread-safe: one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from heapq import heappop, heappush
+from typing import Final, Protocol, TypeVar
+
+from atsk8s.api import core
+from atsk8s.api.discovery import EndpointSlice
+from atsk8s.api.meta import KubeObject, ObjectKey
+from atsk8s.api.networking import Ingress, IngressClass
+from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
+from atsk8s.errors import InvariantError, Reason, RejectError
+from atsk8s.model.assemble import Owner, assemble_fallback, assemble_tls, assemble_vhost, services_of
+from atsk8s.model.certificates import certificate
+from atsk8s.model.changes import Changes as Changes
+from atsk8s.model.explain import dump, explain
+from atsk8s.model.index import ClaimIndex, References
+from atsk8s.model.ingress import Claims, RouteClaim, TlsClaim, class_of, translate
+from atsk8s.model.ir import (
+    Certificate,
+    Condition,
+    HostKey,
+    ObjectRef,
+    Place,
+    Service,
+    ServiceKey,
+    TlsPolicy,
+    VirtualHost,
+)
+from atsk8s.model.names import FALLBACK
+from atsk8s.model.services import AddressRules, resolve_service
+from atsk8s.model.tenancy import StrictTenancy
+from atsk8s.model.verdicts import Verdicts
+
+O = TypeVar("O", bound=KubeObject)
+K = TypeVar("K")
+V = TypeVar("V")
+
+_NO_CLAIMS: Final = Claims()
+
+
+class Kind(Protocol):
+    """What tells kinds apart (source.kinds.Kind)."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Model:
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._address_rules = AddressRules(
+            allow_external_names=settings.allow_external_names, allow_loopback=settings.allow_loopback_endpoints
+        )
+        backend, secret = settings.default_backend, settings.default_certificate
+        self._default_backend = ServiceKey(namespace=backend[0], name=backend[1], port=backend[2]) if backend else None
+        self._default_certificate = ObjectKey(*secret) if secret else None
+        # What may be known outside and is not in the state: a drain after a reset says that it is gone.
+        self._ghosts: Changes = Changes()
+        self._last: Changes = Changes()
+        self._clear()
+
+    def _clear(self) -> None:
+        # Objects, as put.
+        self._ingresses: dict[ObjectKey, Ingress] = {}
+        self._classes: dict[str, IngressClass] = {}
+        self._services: dict[ObjectKey, core.Service] = {}
+        self._slices: dict[ObjectKey, EndpointSlice] = {}
+        self._secrets: dict[ObjectKey, core.Secret] = {}
+        # What they translate to, and indexes.
+        self._claims: dict[ObjectKey, Claims] = {}  # of the Ingresses that are ours
+        self._by_class: dict[str | None, dict[ObjectKey, None]] = {}
+        self._routes: ClaimIndex[RouteClaim] = ClaimIndex()
+        self._tls_claims: ClaimIndex[TlsClaim] = ClaimIndex()
+        self._strict = StrictTenancy(self._routes, self._tls_claims) if self._settings.tenancy is Tenancy.STRICT else None
+        self._slices_of: dict[ObjectKey, dict[ObjectKey, EndpointSlice]] = {}  # by Service
+        self._ports_of: dict[ObjectKey, dict[ServiceKey, None]] = {}  # the ServiceKeys in use, by Service
+        self._service_uses: References[ServiceKey] = References()
+        self._certificate_uses: References[ObjectKey] = References()
+        # What was drained.
+        self._vhosts: dict[HostKey, VirtualHost] = {}
+        self._tls: dict[HostKey, TlsPolicy] = {}
+        self._resolved: dict[ServiceKey, Service] = {}
+        self._certificates: dict[ObjectKey, Certificate | None] = {}
+        self._verdicts = Verdicts()
+        self._expiries: list[tuple[int, ObjectKey]] = []  # a heap; entries of replaced certificates are skipped when they come up
+        # What is not drained yet: dirty, and done by a drain that did not reach its end.
+        self._dirty_hosts: dict[HostKey, None] = {FALLBACK: None}
+        self._dirty_tls: dict[HostKey, None] = {FALLBACK: None}
+        self._dirty_services: dict[ServiceKey, None] = {}
+        self._dirty_certificates: dict[ObjectKey, None] = {}
+        self._out_vhosts: dict[HostKey, VirtualHost | None] = {}
+        self._out_tls: dict[HostKey, TlsPolicy | None] = {}
+        self._out_services: dict[ServiceKey, Service | None] = {}
+        self._out_certificates: dict[ObjectKey, Certificate | None] = {}
+        self._out_empty: dict[ObjectKey, None] = {}
+
+    def reset(self) -> None:
+        """Forget every object, and take nothing for published: for loading everything anew after a commit that failed.
+
+        The next `drain` returns all there is, and None for what any earlier one returned and is no more.
+        """
+        last = self._last
+        self._ghosts = Changes(
+            vhosts=dict.fromkeys((*self._ghosts.vhosts, *self._vhosts, *self._out_vhosts, *last.vhosts)),
+            tls=dict.fromkeys((*self._ghosts.tls, *self._tls, *self._out_tls, *last.tls)),
+            services=dict.fromkeys((*self._ghosts.services, *self._resolved, *self._out_services, *last.services)),
+            certificates=dict.fromkeys(
+                (*self._ghosts.certificates, *self._certificates, *self._out_certificates, *last.certificates)
+            ),
+        )
+        self._clear()
+
+    # --- objects --------------------------------------------------------------------------------------------------------------
+
+    def put(self, kind: Kind, key: ObjectKey, obj: KubeObject | None) -> None:
+        """Take in that the object `key` of `kind` is `obj` now; None: there is none.
+
+        Raises:
+            InvariantError: `obj` is not of `kind`, or `kind` is not one of ours.
+        """
+        match kind.name:
+            case "Ingress":
+                self._put_ingress(key, _typed(obj, Ingress))
+            case "IngressClass":
+                self._put_class(key, _typed(obj, IngressClass))
+            case "Service":
+                _set(self._services, key, _typed(obj, core.Service))
+                self._touch_service(key)
+            case "EndpointSlice":
+                self._put_slice(key, _typed(obj, EndpointSlice))
+            case "Secret":
+                _set(self._secrets, key, _typed(obj, core.Secret))
+                if key in self._certificate_uses:
+                    self._dirty_certificates[key] = None
+            case "Namespace":
+                pass  # nothing reads one yet
+            case name:
+                raise InvariantError(f"the model knows no kind {name}")
+
+    def _put_ingress(self, key: ObjectKey, ingress: Ingress | None) -> None:
+        former = self._ingresses.get(key)
+        if former is not None and (ingress is None or class_of(former) != class_of(ingress)):
+            peers = self._by_class[class_of(former)]
+            del peers[key]
+            if not peers:
+                del self._by_class[class_of(former)]
+        _set(self._ingresses, key, ingress)
+        if ingress is not None:
+            self._by_class.setdefault(class_of(ingress), {})[key] = None
+        self._claim(key)
+
+    def _claim(self, key: ObjectKey) -> None:
+        """Bring the claims of one Ingress up to date."""
+        ingress = self._ingresses.get(key)
+        former = self._claims.get(key, _NO_CLAIMS)
+        claims = translate(key, ingress) if ingress is not None and self._is_ours(key, class_of(ingress)) else None
+        _set(self._claims, key, claims)
+        now = claims or _NO_CLAIMS
+        for host in self._routes.replace(former.routes, now.routes):
+            self._dirty_hosts[host] = None
+            # The certificates of the namespace that owns the routes come first.
+            self._dirty_tls[host] = None
+        for host in self._tls_claims.replace(former.tls, now.tls):
+            self._dirty_tls[host] = None
+        self._verdicts.put(("Ingress", key), now.conditions)
+
+    def _is_ours(self, key: ObjectKey, class_name: str | None) -> bool:
+        settings = self._settings
+        if settings.watch_namespaces and key.namespace not in settings.watch_namespaces:
+            return False
+        if key.namespace in settings.ignore_namespaces:
+            return False
+        if class_name is None:
+            return settings.watch_ingress_without_class or any(
+                found.is_default and self._is_our_class(name) for name, found in self._classes.items()
+            )
+        return self._is_our_class(class_name)
+
+    def _is_our_class(self, name: str) -> bool:
+        found = self._classes.get(name)
+        return name in self._settings.ingress_classes or (found is not None and found.spec.controller == CONTROLLER_NAME)
+
+    def _put_class(self, key: ObjectKey, new: IngressClass | None) -> None:
+        former = self._classes.get(key.name)
+        _set(self._classes, key.name, new)
+        if (former and (former.spec.controller, former.is_default)) == (new and (new.spec.controller, new.is_default)):
+            return
+        for class_name in (key.name, None):
+            for ingress in tuple(self._by_class.get(class_name, ())):
+                self._claim(ingress)
+
+    def _touch_service(self, key: ObjectKey) -> None:
+        for port in self._ports_of.get(key, ()):
+            self._dirty_services[port] = None
+
+    def _put_slice(self, key: ObjectKey, new: EndpointSlice | None) -> None:
+        former = self._slices.get(key)
+        _set(self._slices, key, new)
+        for item in (former, new):
+            if item is None or not item.service_name:
+                continue
+            service = ObjectKey(key.namespace, item.service_name)
+            if item is new:
+                self._slices_of.setdefault(service, {})[key] = item
+            else:
+                siblings = self._slices_of[service]
+                del siblings[key]
+                if not siblings:
+                    del self._slices_of[service]
+            self._touch_service(service)
+
+    # --- drain ----------------------------------------------------------------------------------------------------------------
+
+    def drain(self, *, now_s: int) -> Changes:
+        """Assemble and resolve what is dirty; what differs from what was drained before.
+
+        If it raises, which only a fault of ours can make it do, nothing is lost: what was dirty still is, and what was done
+        is returned by the next call.
+
+        Args:
+            now_s: Unix time, for certificates that have expired.
+        """
+        if self._strict is not None:
+            self._spread(self._strict)
+        for host in tuple(self._dirty_hosts):
+            self._drain_vhost(host)
+        for host in tuple(self._dirty_tls):
+            self._drain_tls(host)
+        for service in tuple(self._dirty_services):
+            self._drain_service(service)
+        self._note_expired(now_s)
+        for secret in tuple(self._dirty_certificates):
+            self._drain_certificate(secret, now_s)
+        ghosts = self._ghosts
+        self._last = Changes(
+            vhosts=_with_ghosts(ghosts.vhosts, self._out_vhosts, self._vhosts),
+            tls=_with_ghosts(ghosts.tls, self._out_tls, self._tls),
+            services=_with_ghosts(ghosts.services, self._out_services, self._resolved),
+            certificates=_with_ghosts(ghosts.certificates, self._out_certificates, self._certificates),
+            empty_certificates=frozenset(self._out_empty),
+            verdicts=self._verdicts.take_changed(),
+        )
+        self._ghosts = Changes()
+        self._out_vhosts, self._out_tls, self._out_services, self._out_certificates, self._out_empty = {}, {}, {}, {}, {}
+        return self._last
+
+    def _spread(self, strict: StrictTenancy) -> None:
+        for host in sorted(strict.affected((*self._dirty_hosts, *self._dirty_tls))):
+            self._dirty_hosts[host] = None
+            self._dirty_tls[host] = None
+
+    def _drain_vhost(self, host: HostKey) -> None:
+        claims = self._routes.get(host)
+        if host.place is Place.FALLBACK:
+            new, conditions = assemble_fallback(claims, self._default_backend)
+        else:
+            new, conditions = assemble_vhost(host, claims, owner=self._owner(host))
+        self._verdicts.put(("routes", host), conditions)
+        former = self._vhosts.get(host)
+        if new != former:
+            before, after = services_of(former), services_of(new)
+            for service in after - before:
+                if self._service_uses.add(service):
+                    self._ports_of.setdefault(ObjectKey(service.namespace, service.name), {})[service] = None
+                    self._dirty_services[service] = None
+            for service in before - after:
+                if self._service_uses.remove(service):
+                    _discard(self._ports_of, ObjectKey(service.namespace, service.name), service)
+                    self._dirty_services[service] = None
+            _set(self._vhosts, host, new)
+            self._out_vhosts[host] = new
+        del self._dirty_hosts[host]
+
+    def _drain_tls(self, host: HostKey) -> None:
+        new: TlsPolicy | None
+        conditions: tuple[Condition, ...] = ()
+        if host.place is Place.FALLBACK:
+            secret = self._default_certificate
+            new = TlsPolicy(key=host, certificates=(secret,)) if secret is not None else None
+        else:
+            routes = self._routes.get(host)
+            namespace = routes[0].object.namespace if routes else None
+            new, conditions = assemble_tls(host, self._tls_claims.get(host), routes_namespace=namespace, owner=self._owner(host))
+        self._verdicts.put(("tls", host), conditions)
+        former = self._tls.get(host)
+        if new != former:
+            after = new.certificates if new else ()
+            for key in after:
+                if self._certificate_uses.add(key):
+                    self._dirty_certificates[key] = None
+            for key in former.certificates if former else ():
+                if self._certificate_uses.remove(key):
+                    self._dirty_certificates[key] = None
+            _set(self._tls, host, new)
+            self._out_tls[host] = new
+        del self._dirty_tls[host]
+
+    def _owner(self, host: HostKey) -> Owner | None:
+        return self._strict.owner(host) if self._strict is not None else None
+
+    def _drain_service(self, key: ServiceKey) -> None:
+        new: Service | None = None
+        conditions: tuple[Condition, ...] = ()
+        if key in self._service_uses:
+            owner = ObjectKey(key.namespace, key.name)
+            slices = self._slices_of.get(owner, {})
+            in_order = slices.values() if len(slices) < 2 else (slices[name] for name in sorted(slices))
+            new, conditions = resolve_service(key, self._services.get(owner), in_order, self._address_rules)
+        self._verdicts.put(("service", key), conditions)
+        if new != self._resolved.get(key):
+            _set(self._resolved, key, new)
+            self._out_services[key] = new
+        del self._dirty_services[key]
+
+    def _note_expired(self, now_s: int) -> None:
+        """Certificates expire without any object's change."""
+        while self._expiries and self._expiries[0][0] <= now_s:
+            _, key = heappop(self._expiries)
+            found = self._certificates.get(key)
+            if found is not None and found.not_after_s <= now_s:
+                self._verdicts.put(("certificate", key), (_expired(found),))
+
+    def _drain_certificate(self, key: ObjectKey, now_s: int) -> None:
+        is_used = key in self._certificate_uses
+        was_known = key in self._certificates
+        new, conditions = self._certificate(key) if is_used else (None, ())
+        if new is not None and new.not_after_s <= now_s:
+            conditions = (_expired(new),)
+        self._verdicts.put(("certificate", key), conditions)
+        if not is_used:
+            if was_known:
+                del self._certificates[key]
+                self._out_certificates[key] = None
+                self._out_empty.pop(key, None)
+        elif not was_known or self._certificates[key] != new:
+            self._certificates[key] = new
+            self._out_certificates.pop(key, None)
+            self._out_empty.pop(key, None)
+            if new is None:
+                self._out_empty[key] = None
+            else:
+                self._out_certificates[key] = new
+                heappush(self._expiries, (new.not_after_s, key))
+        del self._dirty_certificates[key]
+
+    def _certificate(self, key: ObjectKey) -> tuple[Certificate | None, tuple[Condition, ...]]:
+        secret = self._secrets.get(key)
+        try:
+            if secret is None:
+                raise RejectError(
+                    Reason.NOT_FOUND,
+                    f"an Ingress or an option refers to it, but there is no {core.TLS_SECRET_TYPE} Secret of this name",
+                )
+            return certificate(key, secret), ()
+        except RejectError as rejection:
+            ref = ObjectRef(kind="Secret", namespace=key.namespace, name=key.name)
+            return None, (Condition(object=ref, reason=rejection.reason, message=rejection.message, fatal=True),)
+
+    # --- questions ------------------------------------------------------------------------------------------------------------
+
+    def is_seen(self, key: ServiceKey) -> bool:
+        """Whether all that `key` depends on has arrived: its Service, and unless that is an ExternalName at least one slice.
+
+        A Service whose slices are made by hand has none until somebody makes one; it counts as seen.
+        """
+        owner = ObjectKey(key.namespace, key.name)
+        service = self._services.get(owner)
+        if service is None:
+            return False
+        return owner in self._slices_of or service.spec.type == "ExternalName" or not service.spec.has_selector
+
+    def state(self) -> Changes:
+        """Everything that was drained and is not gone, as if from one `drain`."""
+        return Changes(
+            vhosts=dict(self._vhosts),
+            tls=dict(self._tls),
+            services=dict(self._resolved),
+            certificates={key: one for key, one in self._certificates.items() if one is not None},
+            empty_certificates=frozenset(key for key, one in self._certificates.items() if one is None),
+        )
+
+    def is_ours(self, key: ObjectKey) -> bool:
+        """Whether there is such an Ingress and its class is ours; else it has no verdict."""
+        return key in self._claims
+
+    def verdict(self, ref: ObjectRef) -> tuple[Condition, ...]:
+        """What is wrong with one object, sorted; () is "accepted".
+
+        An Ingress also has what is wrong with the Services and Secrets that it names, where that is for its author to mend.
+        """
+        found = self._verdicts.of(ref)
+        if ref.kind != "Ingress":
+            return found
+        claims = self._claims.get(ObjectKey(ref.namespace, ref.name))
+        if claims is None:
+            return found
+        shared = {
+            replace(condition, object=ref, message=f"{condition.object}: {condition.message}", fatal=False)
+            for origin in _named_by(claims)
+            for condition in self._verdicts.from_origin(origin)
+            if condition.object.kind in ("Service", "Secret")
+        }
+        return tuple(sorted({*found, *shared}))
+
+    def conditions(self) -> Iterator[Condition]:
+        """Everything that is wrong with any object, once, in no order."""
+        return iter(set(self._verdicts))
+
+    def verdicts(self) -> Mapping[ObjectRef, tuple[Condition, ...]]:
+        """The verdict of every Ingress of ours, and of every other object that has conditions, sorted by object."""
+        refs = {ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name) for key in self._claims}
+        refs.update(condition.object for condition in self._verdicts)
+        return {ref: self.verdict(ref) for ref in sorted(refs)}
+
+    def explain(self, authority: str, path: str) -> Mapping[str, object]:
+        """What becomes of a request and why, as plain values: see `explain.explain`."""
+        return explain(self._borrowed(), authority, path, self.verdict)
+
+    def dump(self) -> Mapping[str, object]:
+        """Everything that was drained, as plain values, without secrets."""
+        return dump(self._borrowed(), self.verdicts())
+
+    def _borrowed(self) -> Changes:
+        return Changes(vhosts=self._vhosts, tls=self._tls, services=self._resolved, certificates=self._certificates)
+
+    def certificate_expiry(self) -> Iterable[tuple[ObjectKey, int]]:
+        """When each certificate in use expires: Unix time, seconds."""
+        return [(key, one.not_after_s) for key, one in sorted(self._certificates.items()) if one is not None]
+
+
+def _typed(obj: KubeObject | None, item: type[O]) -> O | None:
+    if obj is None or isinstance(obj, item):
+        return obj
+    raise InvariantError(f"{type(obj).__name__} put as {item.__name__}")
+
+
+def _set(things: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        things.pop(key, None)
+    else:
+        things[key] = value
+
+
+def _discard(sets: dict[ObjectKey, dict[ServiceKey, None]], key: ObjectKey, member: ServiceKey) -> None:
+    members = sets[key]
+    del members[member]
+    if not members:
+        del sets[key]
+
+
+def _with_ghosts(ghosts: Mapping[K, V | None], out: dict[K, V | None], state: Mapping[K, object]) -> dict[K, V | None]:
+    """`out`, and None for what a reset may have left behind."""
+    for key in ghosts:
+        if key not in state:
+            out[key] = None
+    return out
+
+
+def _named_by(claims: Claims) -> set[tuple[str, ObjectKey | HostKey | ServiceKey]]:
+    origins: set[tuple[str, ObjectKey | HostKey | ServiceKey]] = set()
+    for _, route in claims.routes:
+        for rule in route.rules if route.default is None else (*route.rules, route.default):
+            origins.update(("service", backend.service) for backend in rule.backends)
+    for _, tls in claims.tls:
+        origins.update(("certificate", secret) for secret in tls.secrets)
+    return origins
+
+
+def _expired(found: Certificate) -> Condition:
+    ref = ObjectRef(kind="Secret", namespace=found.key.namespace, name=found.key.name)
+    message = f"the certificate expired at Unix time {found.not_after_s} and is served all the same: renew it"
+    return Condition(object=ref, reason=Reason.CERTIFICATE_EXPIRED, message=message)

@@ -1,0 +1,137 @@
+"""Strict tenancy: a host, and all hosts under a wildcard, belong to one namespace alone.
+
+The outcome is as if claims had arrived in order of age.  A wildcard is granted to the oldest Ingress that claims it and before
+which no other namespace had a host under it; from then on every host under it is that namespace's.  Otherwise a host is its oldest
+claimant's.  "Under" is what the wildcard stands for: one label more.
+
+So a host depends on the claims of its wildcard and a wildcard on those of the hosts under it; `affected` says what that comes to.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from atsk8s.model.assemble import Owner
+from atsk8s.model.index import ClaimIndex
+from atsk8s.model.ingress import RouteClaim, TlsClaim
+from atsk8s.model.ir import HostKey, Place
+from atsk8s.model.names import host_text, wildcard_over
+from atsk8s.model.precedence import Precedence
+
+
+class _First(NamedTuple):
+    """The oldest claim on a host under some wildcard."""
+
+    precedence: Precedence
+    namespace: str
+    host: HostKey
+
+
+class _Group:
+    """One wildcard and the hosts under it.  `hosts`: those with any claim; `firsts`: sorted; `grant`: who has the wildcard."""
+
+    __slots__ = ("firsts", "grant", "hosts")
+
+    def __init__(self) -> None:
+        self.firsts: list[_First] = []
+        self.hosts: dict[HostKey, _First | None] = {}
+        self.grant: RouteClaim | None = None
+
+
+class StrictTenancy:
+    """See the module.  Updated by `affected`, before anything that it returns is assembled."""
+
+    def __init__(self, routes: ClaimIndex[RouteClaim], tls: ClaimIndex[TlsClaim]) -> None:
+        self._routes = routes
+        self._tls = tls
+        self._groups: dict[HostKey, _Group] = {}  # by wildcard; also without a claim on the wildcard itself
+
+    def affected(self, dirty: Iterable[HostKey]) -> set[HostKey]:
+        """Every host whose owner may differ now that the claims on `dirty` have changed; `dirty` itself included."""
+        result = set(dirty)
+        wildcards: dict[HostKey, None] = {}
+        for host in sorted(result):
+            wildcard = host if host.place is Place.WILDCARD else wildcard_over(host)
+            if wildcard is None:
+                continue
+            wildcards[wildcard] = None
+            if host is not wildcard:
+                self._update(self._groups.setdefault(wildcard, _Group()), host)
+        for wildcard in wildcards:
+            group = self._groups.setdefault(wildcard, _Group())
+            grant = self._grant(wildcard, group)
+            differs = (grant and grant.object) != (group.grant and group.grant.object)
+            group.grant = grant
+            if differs:
+                result.update(group.hosts)
+                result.add(wildcard)
+            elif grant is None and (wildcard in self._routes or wildcard in self._tls):
+                result.add(wildcard)  # who stands in its way may have changed, and is named
+            if not group.hosts and grant is None:
+                del self._groups[wildcard]
+        return result
+
+    def owner(self, host: HostKey) -> Owner | None:
+        """Who `host` belongs to; None: to nobody yet (it has no claims on routes), or it is no name of a host's."""
+        if host.place is Place.FALLBACK:
+            return None
+        wildcard = host if host.place is Place.WILDCARD else wildcard_over(host)
+        group = self._groups.get(wildcard) if wildcard is not None else None
+        if group is not None and group.grant is not None and wildcard is not None:
+            grant = group.grant.object
+            return Owner(namespace=grant.namespace, why=f"{host_text(wildcard)} belongs to Ingress {grant}")
+        claims = self._routes.get(host)
+        if host.place is Place.WILDCARD and group is not None:
+            return self._owner_of_wildcard(group, claims or self._tls.get(host), is_routed=bool(claims))
+        if not claims:
+            return None
+        oldest = claims[0].object
+        return Owner(namespace=oldest.namespace, why=f"the host belongs to Ingress {oldest}, which is older")
+
+    def _owner_of_wildcard(
+        self, group: _Group, claims: Sequence[RouteClaim] | Sequence[TlsClaim], *, is_routed: bool
+    ) -> Owner | None:
+        """Of one that is not granted.  With certificates alone it takes nobody's host, but must not serve another's either."""
+        blocker: _First | None = None
+        for claim in claims:
+            blocker = self._first_foreign(group, claim.object.namespace)
+            if blocker is None and not is_routed:
+                return Owner(namespace=claim.object.namespace, why=f"Ingress {claim.object} is older")
+        return (
+            Owner(namespace=None, why=f"host {host_text(blocker.host)} under it belongs to namespace {blocker.namespace}")
+            if blocker is not None
+            else None
+        )
+
+    def _update(self, group: _Group, host: HostKey) -> None:
+        former = group.hosts.pop(host, None)
+        if former is not None:
+            del group.firsts[bisect_left(group.firsts, former)]
+        claims = self._routes.get(host)
+        if claims:
+            first = _First(claims[0].precedence, claims[0].object.namespace, host)
+            insort(group.firsts, first)
+            group.hosts[host] = first
+        elif host in self._tls:
+            group.hosts[host] = None
+
+    def _grant(self, wildcard: HostKey, group: _Group) -> RouteClaim | None:
+        claims = self._routes.get(wildcard)
+        if not claims:
+            return None
+        # Of the hosts' namespaces only the oldest that is another one counts: at most two are looked for, however many there are.
+        foreign: dict[str, _First | None] = {}
+        for claim in claims:
+            namespace = claim.object.namespace
+            if namespace not in foreign:
+                foreign[namespace] = self._first_foreign(group, namespace)
+            first = foreign[namespace]
+            if first is None or first.precedence > claim.precedence:
+                return claim
+        return None
+
+    @staticmethod
+    def _first_foreign(group: _Group, namespace: str) -> _First | None:
+        return next((first for first in group.firsts if first.namespace != namespace), None)
