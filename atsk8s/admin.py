@@ -1,0 +1,276 @@
+"""The admin endpoint: health with reasons, metrics, explain and dump, over HTTP on an address of its own.  Reads, never changes.
+
+    GET /livez                    200 while the controller goes round its loop, else 503
+    GET /readyz[?wait=S][&version=N]
+                                  200 when ready, and at table version N or later, else 503 with reasons; waits up to S seconds
+    GET /metrics                  Prometheus text format
+    GET /explain?url=URL          what would become of a request, and why, as JSON
+    GET /dump                     the table as the controller believes it published, as JSON; no secrets
+    GET /conditions               every condition against an object, as JSON
+
+Loopback by default; nothing here is for the traffic ports.  Bounded: requests at a time, request size, time per connection.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from atsk8s import __version__, metrics
+from atsk8s.controller import Controller, reason_counts
+from atsk8s.errors import SettingsError
+from atsk8s.listening import listening_ports, ports_of
+from atsk8s.model.ir import Condition
+from atsk8s.source.interface import KindStatus
+
+_log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX: Final = 32
+CONNECTION_TIMEOUT_S: Final = 10.0
+WAIT_MAX_S: Final = 60.0
+HEARTBEAT_MAX_S: Final = 30.0  # a controller that was not round its loop for this long hangs
+POLL_S: Final = 0.02  # of /readyz?wait=
+
+
+class Core(Protocol):
+    """What admin asks of the C core (bridge/core.py)."""
+
+    def counters(self) -> Iterable[tuple[str, str, int]]:
+        """(metric name, label value or "", count)."""
+        ...
+
+    def decide(self, authority: str, path: str) -> Mapping[str, object]:
+        """What the published table says of a request, as C answers it."""
+        ...
+
+    def server_ports(self) -> str:
+        """proxy.config.http.server_ports: the traffic ports that Traffic Server was told to open."""
+        ...
+
+
+class Admin:
+    """The endpoint's server, on threads of its own."""
+
+    def __init__(self, address: tuple[str, int], controller: Controller, core: Core) -> None:
+        """Binds at once.
+
+        Raises:
+            SettingsError: the address cannot be bound.
+        """
+        self._controller = controller
+        self._core = core
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(controller, core))
+        try:
+            self._server = _Server(address, self)
+        except OSError as error:
+            host, port = address
+            raise SettingsError(
+                f"option --admin: cannot listen on {host} port {port}: {error.strerror}; "
+                "choose another ADDRESS:PORT that is free, or --admin=off"
+            ) from error
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, name="atsk8s-admin", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    # --- what it answers: (status, content type, body) ------------------------------------------------------------------------
+
+    def answer(self, target: str) -> tuple[int, str, bytes]:
+        url = urlsplit(target)
+        query = {name: values[-1] for name, values in parse_qs(url.query, max_num_fields=16).items()}
+        match url.path:
+            case "/livez":
+                age = self._controller.heartbeat_age_s()
+                alive = age <= HEARTBEAT_MAX_S
+                return _text(200 if alive else 503, "ok" if alive else f"the controller was last seen {age:.0f} s ago")
+            case "/readyz":
+                return self._readyz(query)
+            case "/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            case "/explain":
+                return self._explain(query)
+            case "/dump":
+                return _json(200, self._controller.inspect(lambda model: model.dump()))
+            case "/conditions":
+                return _json(200, [_condition(c) for c in self._controller.conditions()])
+        return _text(404, "there is /livez, /readyz, /metrics, /explain?url=URL, /dump, /conditions")
+
+    def _readyz(self, query: Mapping[str, str]) -> tuple[int, str, bytes]:
+        try:
+            wait_s = min(float(query.get("wait", "0")), WAIT_MAX_S)
+            version = int(query.get("version", "1"))
+        except ValueError:
+            return _text(400, "wait is seconds, version is a table version")
+        deadline = time.monotonic() + wait_s
+        while True:
+            faults = self._unready(version)
+            if not faults or time.monotonic() >= deadline:
+                break
+            threading.Event().wait(POLL_S)
+        lines = [f"not ready: {fault}" for fault in faults] or ["ready"]
+        lines += [_kind_line(kind) for kind in self._controller.kinds()]
+        lines.append(f"table version {self._controller.report.version}")
+        return _text(503 if faults else 200, "\n".join(lines))
+
+    def _unready(self, version: int) -> list[str]:
+        report = self._controller.report
+        faults = [] if report.ready else [report.reason]
+        faults += [
+            f"port {port} (proxy.config.http.server_ports) is not open in this process: is another one using it? "
+            "stop that or choose another port, then start again"
+            for port in sorted(set(ports_of(self._core.server_ports())) - listening_ports())
+        ]
+        if report.version < version:
+            faults.append(f"table version is {report.version}, asked for {version}")
+        return faults
+
+    def _explain(self, query: Mapping[str, str]) -> tuple[int, str, bytes]:
+        url = urlsplit(query.get("url", ""))
+        if not url.netloc:
+            return _text(400, "give the request as /explain?url=http://HOST/PATH")
+        decision = dict(self._core.decide(url.netloc, url.path or "/"))
+        decision.update(self._controller.inspect(lambda model: model.explain(url.netloc, url.path or "/")))
+        return _json(200, decision)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = CONNECTIONS_MAX
+
+    def __init__(self, address: tuple[str, int], admin: Admin) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.admin = admin
+        self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)  # too many at a time: this one is closed, the others go on
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        _log.debug("admin connection failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = CONNECTION_TIMEOUT_S
+    server_version = "atsk8s"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        try:
+            status, content_type, body = self.server.admin.answer(self.path)
+        except Exception:
+            _log.exception("admin answer failed", extra={"path": self.path[:200]})
+            status, content_type, body = _text(500, "failed; the log says why")
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Probes come every few seconds; they are not worth a line each."""
+
+
+class _Collector:
+    """Reads the metrics when somebody asks; nothing is counted twice."""
+
+    def __init__(self, controller: Controller, core: Core) -> None:
+        self._controller = controller
+        self._core = core
+
+    def collect(self) -> Iterable[Family]:
+        counted = {m.name: CounterMetricFamily(m.name, m.help, labels=m.labels) for m in metrics.COUNTED_IN_C}
+        for name, label, count in self._core.counters():
+            counted[name].add_metric([label] if label else [], count)
+        yield from counted.values()
+        report = self._controller.report
+        yield _family(metrics.INFO, [([__version__], 1)])
+        yield _family(metrics.READY, [([], int(report.ready))])
+        yield _family(metrics.TABLE_VERSION, [([], report.version)])
+        commits = (("published", report.n_published), ("unchanged", report.n_unchanged), ("failed", report.n_failed))
+        yield _family(metrics.COMMITS, [([name], n) for name, n in commits])
+        yield _family(metrics.COMMIT_SECONDS, [([], report.commit_total_s)])
+        yield _family(metrics.COMMIT_LAST_SECONDS, [([], report.commit_last_s)])
+        yield _family(metrics.TABLE_OBJECTS, [([what], n) for what, n in sorted(report.sizes.items())])
+        yield from self._kinds()
+        rejected = reason_counts(self._controller.conditions())
+        yield _family(metrics.REJECTED, [([kind, reason], n) for (kind, reason), n in sorted(rejected.items())])
+        yield _family(metrics.CONTROLLER_ERRORS, [([], report.n_failed)])
+        yield _family(metrics.CONTROLLER_AGE, [([], self._controller.heartbeat_age_s())])
+        expiry = self._controller.inspect(lambda model: tuple(model.certificate_expiry()))
+        yield _family(metrics.CERTIFICATE_EXPIRY, [([key.namespace, key.name], when) for key, when in expiry])
+
+    def _kinds(self) -> Iterable[Family]:
+        kinds = self._controller.kinds()
+        yield _family(metrics.OBJECTS, [([k.name], k.n_objects) for k in kinds])
+        yield _family(metrics.KIND_SYNCED, [([k.name], int(k.synced)) for k in kinds])
+        yield _family(metrics.KIND_AGE, [([k.name], k.staleness_s) for k in kinds])
+        yield _family(metrics.RELISTS, [([k.name], k.n_relists) for k in kinds])
+        yield _family(metrics.EVENTS, [([k.name], k.n_events) for k in kinds])
+        yield _family(metrics.API_REQUESTS, [([k.name], k.n_requests) for k in kinds])
+
+
+def _family(metric: metrics.Metric, samples: Iterable[tuple[list[str], float]]) -> Family:
+    make: Callable[..., Any] = CounterMetricFamily if metric.type is metrics.MetricType.COUNTER else GaugeMetricFamily
+    family = make(metric.name, metric.help, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family  # type: ignore[no-any-return]
+
+
+def _kind_line(kind: KindStatus) -> str:
+    return f"{kind.name}: {'synced' if kind.synced else 'not synced'}" + (f" ({kind.reason})" if kind.reason else "")
+
+
+def _condition(condition: Condition) -> dict[str, object]:
+    return {
+        "kind": condition.object.kind,
+        "namespace": condition.object.namespace,
+        "name": condition.object.name,
+        "reason": str(condition.reason),
+        "message": condition.message,
+        "fatal": condition.fatal,
+    }
+
+
+def _text(status: int, text: str) -> tuple[int, str, bytes]:
+    return status, "text/plain; charset=utf-8", (text + "\n").encode()
+
+
+def _json(status: int, value: object) -> tuple[int, str, bytes]:
+    return status, "application/json", (json.dumps(value, indent=1) + "\n").encode()

@@ -1,0 +1,1 @@
+"""Where Python meets the C core: the only package that imports the cffi module."""

@@ -1,0 +1,74 @@
+"""What Python asks of the running core and its host, besides commits: sleep, health, counters, decisions, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from _atsk8s import ffi, lib
+
+from atsk8s.config import Settings
+from atsk8s.errors import InvariantError
+
+_MATCH_KINDS: Final = {0: "rule", 1: "no_host", 2: "no_path", 101: "bad_host", 102: "bad_path", 103: "long_path"}
+_PORTS_BYTES_MAX: Final = 4096  # of proxy.config.http.server_ports; more are not looked at
+
+
+class CoreBell:
+    """The controller's sleep: a wait in C, with the GIL released, that shutdown ends, too."""
+
+    def wait(self, timeout_s: float) -> bool:
+        return bool(lib.atsk_py_wait(max(0, int(timeout_s * 1000 + 0.999))))
+
+    def ring(self) -> None:
+        lib.atsk_py_wake()
+
+
+class Core:
+    """See admin.Core, whose every question it answers."""
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        name, label = ffi.new("char const **"), ffi.new("char const **")
+        for counter in range(lib.atsk_py_counters()):
+            count = lib.atsk_py_counter(counter, name, label)
+            yield ffi.string(name[0]).decode(), ffi.string(label[0]).decode(), int(count)
+
+    def decide(self, authority: str, path: str) -> Mapping[str, object]:
+        host, target = authority.encode("utf-8", "surrogateescape"), path.encode("utf-8", "surrogateescape")
+        out = ffi.new("struct atsk_py_decision *")
+        lib.atsk_py_decide(0, host, len(host), target, len(target), out)
+        decision: dict[str, object] = {"decision": _MATCH_KINDS.get(out.kind, str(out.kind)), "table_version": int(out.version)}
+        if out.kind == 0:
+            decision["object"] = ffi.string(out.object).decode("utf-8", "replace")
+            decision["path"] = ffi.string(out.path).decode("utf-8", "replace")
+        return decision
+
+    def server_ports(self) -> str:
+        room = ffi.new("char[]", _PORTS_BYTES_MAX)
+        size = min(lib.atsk_py_server_ports(room, _PORTS_BYTES_MAX), _PORTS_BYTES_MAX)
+        return bytes(ffi.buffer(room, size)).decode("ascii", "replace")
+
+
+def push_settings(settings: Settings) -> None:
+    """Hand the request path the options that it needs, once, before the first commit.
+
+    Raises:
+        InvariantError: the core refused what the parser of options had accepted.
+    """
+    health_path = ffi.from_buffer("char[]", settings.health_path.encode())
+    trusted = ffi.new("struct atsk_py_network[]", len(settings.trusted_proxies))
+    for place, network in zip(trusted, settings.trusted_proxies, strict=True):
+        place.addr = network.network_address.packed.ljust(16, b"\0")
+        place.family = network.version
+        place.bits = network.prefixlen
+    out = ffi.new("struct atsk_py_settings *")
+    out.health_path, out.health_path_len = health_path, len(health_path)
+    out.trusted, out.n_trusted = trusted, len(settings.trusted_proxies)
+    out.start_timeout_ms = settings.start_timeout_ms
+    out.connect_timeout_ms = settings.connect_timeout_ms
+    out.cache = settings.cache
+    out.reject_encoded_slash = settings.reject_encoded_slash
+    out.allow_loopback_names = settings.allow_loopback_endpoints
+    status = lib.atsk_py_settings(out)
+    if status != 0:
+        raise InvariantError(f"the core refused the settings: status {status}")

@@ -1,0 +1,311 @@
+"""The controller: wait for sync, take what is dirty, assemble, commit, report; until told to stop.
+
+It runs on one thread, and is the only one to change the table.  A source's threads note what is dirty and wake it; nothing is
+queued per event and there is no timer: a change is committed at once, and what arrives meanwhile is taken together in the next
+round.  Whatever fails here costs freshness and never traffic: the commit at hand is dropped, the published table stays, and the
+next round rebuilds everything from the stores.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from atsk8s.api.meta import ObjectKey
+from atsk8s.config import Settings
+from atsk8s.errors import InvariantError, Reason
+from atsk8s.model.changes import Changes
+from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey, VirtualHost
+from atsk8s.model.state import Model
+from atsk8s.source.interface import KindStatus, Source, is_synced
+from atsk8s.source.kinds import KINDS, AnyKind
+from atsk8s.source.store import Change
+
+_log = logging.getLogger(__name__)
+
+ROUTE_HOLD_S: Final = 0.1  # how long a new route waits for its Service and slices to be seen (design: no 503 on a first route)
+IDLE_ROUND_S: Final = 1.0  # how often an idle controller goes round, for its heartbeat and for certificates that expire
+REBUILD_BACKOFF_S: Final = (0.1, 0.5, 2.0, 10.0)  # after the first, second, ... failed commit in a row
+
+
+class Table(Protocol):
+    """Where commits go (bridge/publish.py): all of `changes` or, with an exception, nothing."""
+
+    def commit(self, changes: Changes) -> int | None:
+        """The published version, or None if what is published is equal already.
+
+        Raises:
+            InvariantError: the core refused what we made.
+        """
+        ...
+
+    def refusals(self) -> Sequence[Condition]:
+        """What was not taken though the model thought it right; what was published before stays in use."""
+        ...
+
+    def sizes(self) -> Mapping[str, int]:
+        """How many virtual_hosts, tls_policies, services and certificates are published."""
+        ...
+
+
+class Bell(Protocol):
+    """How the controller sleeps.  In the plugin both are calls into C, which also end at shutdown."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until `ring` or the time; True when it is time to stop."""
+        ...
+
+    def ring(self) -> None:
+        """End the sleep, or the next one.  Any thread; never blocks."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The controller's state at one moment: what health and metrics read.  A value: never changed once handed out."""
+
+    version: int = 0  # of the published table; 0: none yet
+    ready: bool = False
+    reason: str = "starting"
+    n_published: int = 0
+    n_unchanged: int = 0
+    n_failed: int = 0
+    commit_total_s: float = 0.0
+    commit_last_s: float = 0.0
+    heartbeat_s: float = 0.0  # the clock at the last round
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Controller:
+    """See the module.  `run` is for the controller's own thread; every other method may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        source: Source,
+        model: Model,
+        table: Table,
+        bell: Bell,
+        on_first_table: Callable[[], None],
+        on_health: Callable[[bool, str], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._model = model
+        self._table = table
+        self._bell = bell
+        self._on_first_table = on_first_table
+        self._on_health = on_health
+        self._clock = clock
+        self._wall_clock = wall_clock
+        # A dict and not a set of events: a key that changes a thousand times while we work is taken once.  The lock is held for a
+        # dict operation, by the source's threads and by us.
+        self._dirty: dict[tuple[AnyKind, ObjectKey], None] = {}
+        self._dirty_lock = threading.Lock()
+        self._rebuild = True
+        self._failures_in_a_row = 0
+        self._hold = RouteHold(clock)
+        self._report = Report(heartbeat_s=clock())
+        self._model_lock = threading.Lock()  # the model is ours; explain and dump borrow it between rounds
+
+    # --- for other threads ----------------------------------------------------------------------------------------------------
+
+    @property
+    def report(self) -> Report:
+        return self._report
+
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the controller last went round; more than a few says that it hangs."""
+        return max(0.0, self._clock() - self._report.heartbeat_s)
+
+    def kinds(self) -> tuple[KindStatus, ...]:
+        return self._source.kinds()
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Everything that is wrong with any object, sorted: what the model found, and what could not even be decoded."""
+        with self._model_lock:
+            found = [*self._model.conditions(), *self._table.refusals()]
+        for kind in KINDS:
+            for key, rejection in self._source.store(kind).rejected.items():
+                ref = ObjectRef(kind=kind.name, namespace=key.namespace, name=key.name)
+                message = f"{rejection.origin}: {rejection.message}" if rejection.origin else rejection.message
+                found.append(Condition(object=ref, reason=rejection.reason, message=message, fatal=True))
+        return tuple(sorted(found))
+
+    def inspect(self, look: Callable[[Model], Any]) -> Any:
+        """What `look` returns of the model, which stands still meanwhile.  Keep it short: commits wait."""
+        with self._model_lock:
+            return look(self._model)
+
+    # --- the source's threads -------------------------------------------------------------------------------------------------
+
+    def _on_change(self, kind: AnyKind, changes: Sequence[Change[Any]], /) -> None:
+        with self._dirty_lock:
+            for change in changes:
+                self._dirty[kind, change.key] = None
+        self._bell.ring()
+
+    # --- the controller's thread ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the bell says stop.
+
+        Raises:
+            KubeError: the source can never work as configured.
+        """
+        self._source.subscribe(self._on_change)
+        self._source.start()
+        # Loading makes much and drops little: the collector would only go over it again and again, for up to a second each time.
+        gc.disable()
+        try:
+            while not is_synced(self._source.kinds()):
+                if self._go_to_sleep(IDLE_ROUND_S):
+                    return
+                self._say_health(ready=False, reason=_unsynced(self._source.kinds()))
+            while True:
+                self._round()
+                if self._go_to_sleep(self._sleep_s()):
+                    return
+        finally:
+            self._source.stop()
+
+    def _go_to_sleep(self, timeout_s: float) -> bool:
+        stop = self._bell.wait(timeout_s)
+        self._report = replace(self._report, heartbeat_s=self._clock())
+        return stop
+
+    def _sleep_s(self) -> float:
+        if self._failures_in_a_row:
+            return REBUILD_BACKOFF_S[min(self._failures_in_a_row, len(REBUILD_BACKOFF_S)) - 1]
+        return min(IDLE_ROUND_S, self._hold.due_in_s())
+
+    def _round(self) -> None:
+        """One commit, if there is anything to commit.  The one place that catches what nobody foresaw."""
+        started = self._clock()
+        try:
+            version = self._commit()
+        except Exception as error:
+            self._failures_in_a_row += 1
+            self._rebuild = True
+            self._report = replace(self._report, n_failed=self._report.n_failed + 1)
+            _log.exception("commit dropped; the published table stays", extra={"error": type(error).__name__})
+            return
+        self._failures_in_a_row = 0
+        spent = self._clock() - started
+        report = self._report
+        if version is None:
+            return
+        self._report = replace(
+            report,
+            version=version,
+            n_published=report.n_published + 1,
+            commit_total_s=report.commit_total_s + spent,
+            commit_last_s=spent,
+            sizes=dict(self._table.sizes()),
+        )
+        if not report.ready:
+            self._first_table(version)
+        _log.debug("table published", extra={"version": version, "cost_ms": round(spent * 1e3, 3)})
+
+    def _first_table(self, version: int) -> None:
+        self._say_health(ready=True, reason="")
+        self._on_first_table()
+        # What is loaded now stays for long: out of the collector's sight.  From here on it runs rarely, on what is young.
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 1000)
+        gc.enable()
+        _log.info("serving", extra={"version": version, **self._report.sizes})
+
+    def _commit(self) -> int | None:
+        with self._dirty_lock:
+            dirty, self._dirty = self._dirty, {}
+        now = self._wall_clock()
+        with self._model_lock:
+            if self._rebuild:
+                self._load_all()
+            for kind, key in dirty:
+                self._model.put(kind, key, self._source.store(kind).get(key))
+            changes = self._model.drain(now_s=int(now))
+            first = not self._report.ready
+            changes = changes if first else self._hold.apply(changes, self._model.is_seen)
+        version = self._table.commit(changes)
+        if self._rebuild:
+            self._rebuild = False
+            # A first table may be empty, and is a right answer all the same.
+            if version is None and self._report.version == 0:
+                raise InvariantError("the first commit published nothing")
+        if version is None and dirty:
+            self._report = replace(self._report, n_unchanged=self._report.n_unchanged + 1)
+        return version
+
+    def _load_all(self) -> None:
+        """Everything anew from the stores: at the start, and after a commit that failed."""
+        self._model.reset()
+        self._hold.reset()
+        for kind in KINDS:
+            for key, obj in self._source.store(kind).snapshot().items():
+                self._model.put(kind, key, obj)
+
+    def _say_health(self, *, ready: bool, reason: str) -> None:
+        if (ready, reason) != (self._report.ready, self._report.reason):
+            self._report = replace(self._report, ready=ready, reason=reason)
+            self._on_health(ready, reason)
+            if not ready:
+                _log.info("not ready", extra={"reason": reason})
+
+
+class RouteHold:
+    """Holds back a virtual host whose change brings a service that nobody has seen yet.
+
+    Kinds arrive in no order: an Ingress may be here before its Service and EndpointSlices.  Its route is published when they
+    are, or after `ROUTE_HOLD_S`, so that the first request to a Service's first route finds an endpoint, and a dangling
+    reference still gets its 503.  Everything else of the same change is published at once.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._held: dict[HostKey, tuple[float, VirtualHost]] = {}  # due time, and what is due
+
+    def reset(self) -> None:
+        self._held.clear()
+
+    def due_in_s(self) -> float:
+        """Seconds until the first held one is due; infinity if none is."""
+        return max(0.0, min(due for due, _ in self._held.values()) - self._clock()) if self._held else float("inf")
+
+    def apply(self, changes: Changes, is_seen: Callable[[ServiceKey], bool]) -> Changes:
+        """`changes` without what must wait, and with what has waited long enough or need wait no more."""
+        now = self._clock()
+        vhosts: dict[HostKey, VirtualHost | None] = {}
+        for key, vhost in changes.vhosts.items():
+            due = self._held.pop(key, (now + ROUTE_HOLD_S, None))[0]
+            if vhost is not None and now < due and not all(map(is_seen, vhost.services())):
+                self._held[key] = (due, vhost)
+            else:
+                vhosts[key] = vhost
+        for key, (due, held) in tuple(self._held.items()):
+            if now >= due or all(map(is_seen, held.services())):
+                del self._held[key]
+                vhosts[key] = held
+        return replace(changes, vhosts=vhosts)
+
+
+def _unsynced(kinds: Sequence[KindStatus]) -> str:
+    waiting = [f"{k.name}: {k.reason or 'first list not in yet'}" for k in kinds if not (k.synced if k.mandatory else k.settled)]
+    return "waiting for " + "; ".join(waiting) if waiting else "assembling the first table"
+
+
+def reason_counts(conditions: Sequence[Condition]) -> Mapping[tuple[str, Reason | str], int]:
+    """How many objects of each kind have a condition, by reason: what the metric shows."""
+    objects: dict[tuple[str, str], set[ObjectRef]] = {}
+    for condition in conditions:
+        objects.setdefault((condition.object.kind, condition.reason), set()).add(condition.object)
+    return {key: len(refs) for key, refs in objects.items()}
