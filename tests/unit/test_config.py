@@ -1,0 +1,109 @@
+"""Options: precedence of their origins, every parser's bounds, and errors that say what to do."""
+
+import pytest
+
+from atsk8s.config import OPTIONS, Settings, Tenancy, Token, options_table, parse_settings
+from atsk8s.errors import SettingsError
+
+
+def test_defaults_are_the_settings_of_no_arguments() -> None:
+    assert parse_settings([], {}) == Settings()
+
+
+def test_the_flag_wins_over_our_variable_which_wins_over_the_ancestors() -> None:
+    environ = {"INGRESS_CLASS": "a", "TS_INGRESS_CLASSES": "b"}
+    assert parse_settings([], environ).ingress_classes == ("a",)
+    environ["ATSK8S_INGRESS_CLASS"] = "c"
+    assert parse_settings([], environ).ingress_classes == ("c",)
+    assert parse_settings(["--ingress-class=d"], environ).ingress_classes == ("d",)
+
+
+def test_lists_take_commas_and_blanks_and_ignore_order() -> None:
+    assert parse_settings(["--watch-namespaces=b, a,b"], {}) == parse_settings(["--watch-namespaces=a b"], {})
+
+
+def test_ingresses_without_class_are_ours_by_default_only_with_manifests() -> None:
+    assert parse_settings(["--manifests=/m"], {}).watch_ingress_without_class
+    assert not parse_settings(["--manifests=/m", "--watch-ingress-without-class=false"], {}).watch_ingress_without_class
+    assert not parse_settings([], {}).watch_ingress_without_class
+    assert parse_settings(["--watch-ingress-without-class"], {}).watch_ingress_without_class
+
+
+@pytest.mark.parametrize(
+    ("arg", "field", "value"),
+    [
+        ("--default-certificate=ns/name", "default_certificate", ("ns", "name")),
+        ("--default-backend=ns/name:80", "default_backend", ("ns", "name", 80)),
+        ("--default-backend=ns/name:http", "default_backend", ("ns", "name", "http")),
+        ("--tenancy=strict", "tenancy", Tenancy.STRICT),
+        ("--cache=on", "cache", True),
+        ("--admin=off", "admin", None),
+        ("--admin=[::1]:0", "admin", ("::1", 0)),
+        ("--connect-timeout-ms=250", "connect_timeout_ms", 250),
+    ],
+)
+def test_values(arg: str, field: str, value: object) -> None:
+    assert getattr(parse_settings([arg], {}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--nonsense=1"], "unknown option '--nonsense'; there are --kubeconfig"),
+        (["kubeconfig"], "unknown option 'kubeconfig'"),
+        (["--kubeconfig"], "--kubeconfig has no value; write --kubeconfig=FILE"),
+        (["--kubeconfig=relative"], "not an absolute path"),
+        (["--manifests=/a", "--manifests=/b"], "--manifests is given twice, as '/a' and as '/b'"),
+        (["--manifests=/a", "--kubeconfig=/b"], "--kubeconfig and --manifests exclude each other"),
+        (["--tenancy=loose"], "none of shared, strict"),
+        (["--default-backend=name:80"], "not NAMESPACE/NAME"),
+        (["--default-backend=ns/name"], "NAMESPACE/NAME:PORT"),
+        (["--default-backend=ns/name:65536"], "port outside 1..65535"),
+        (["--admin=localhost:1"], "literal IP address"),
+        (["--admin=127.0.0.1:99999"], "port outside"),
+        (["--trusted-proxies=10.0.0.1/8"], "no address range"),
+        (["--connect-timeout-ms=0"], "milliseconds"),
+        (["--connect-timeout-ms=²"], "milliseconds"),
+        (["--health-path=health"], "plain URL path"),
+        (["--cache=perhaps"], "neither true nor false"),
+        (["--server=localhost"], "https://"),
+        (["--log-level=" + "x" * 5000], "5000 bytes long"),
+    ],
+)
+def test_a_bad_option_says_which_and_what_to_do(args: list[str], says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_settings(args, {})
+
+    assert says in str(error.value)
+
+
+def test_a_bad_variable_is_named() -> None:
+    with pytest.raises(SettingsError, match="environment variable ATSK8S_CACHE"):
+        parse_settings([], {"ATSK8S_CACHE": "perhaps"})
+
+
+def test_the_token_is_no_flag_and_is_never_shown() -> None:
+    with pytest.raises(SettingsError, match="ATSK8S_TOKEN") as error:
+        parse_settings(["--token=s3cret"], {})
+    assert "s3cret" not in str(error.value)
+    settings = parse_settings([], {"TS_TOKEN": "s3cret"})
+    assert settings.token.reveal() == "s3cret"
+    assert "s3cret" not in repr(settings) + str(settings.token)
+
+
+def test_every_option_sets_a_field_that_exists() -> None:
+    assert {option.field for option in OPTIONS} == set(Settings.__dataclass_fields__)
+
+
+def test_an_oversized_secret_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_settings([], {"ATSK8S_TOKEN": "s" * 5000})
+    assert "sss" not in str(error.value)
+
+
+def test_the_table_has_a_row_an_option() -> None:
+    assert len(options_table().splitlines()) == 2 + len(OPTIONS)
+
+
+def test_equal_tokens_are_equal() -> None:
+    assert Token("a") == Token("a") != Token("b")
