@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from atsk8s.errors import KubeError
+from atsk8s.errors import KubeError, RejectError
+from atsk8s.source.documents import load
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 EXEC_TIMEOUT_S = 15.0  # an exec plugin may ask a cloud's API; the watch threads wait for it
@@ -216,17 +215,14 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
 
 def _parse(content: bytes, what: str) -> dict[str, Any]:
     try:
-        config = yaml.load(content, Loader=yaml.SafeLoader)  # not the C one: it crashes on deep nesting
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}" if error.problem_mark is not None else "somewhere"
-        raise KubeError(f"{what}: is not YAML: {error.problem or 'syntax error'} in {where}") from None
-    except (yaml.YAMLError, ValueError):
+        documents = list(load(content.decode()))
+    except UnicodeDecodeError:
         raise KubeError(f"{what}: is not YAML text") from None
-    except RecursionError:
-        raise KubeError(f"{what}: is nested too deeply") from None
-    if not isinstance(config, dict):
-        raise KubeError(f"{what}: is a {type(config).__name__}, expected a kubeconfig (a map with clusters, users and contexts)")
-    return config
+    except RejectError as error:
+        raise KubeError(f"{what}: is {error.message}") from None
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise KubeError(f"{what}: is no kubeconfig (a map with clusters, users and contexts)")
+    return documents[0]
 
 
 def _current(config: dict[str, Any], what: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,8 @@ from atsk8s.source.interface import Clock, Jitter
 # client-go's numbers (tools/cache/reflector.go): at worst one request in 0.8 s, soon one in 30-60 s, 98 % fewer than without.
 BACKOFF_FIRST_S = 0.8
 BACKOFF_MAX_S = 30.0
+# Where nobody answers, trying costs nobody anything: a server that comes back after an hour is found 5-10 s later.
+UNREACHABLE_MAX_S = 5.0
 BACKOFF_CALM_S = 120.0  # without a failure for this long, the next one counts as the first
 
 # A starting aggregator answers `503 Retry-After: 10` although it is up after 4 s: a wish, not an order.
@@ -29,13 +31,13 @@ class Backoff:
         self._base_s = BACKOFF_FIRST_S
         self._last = float("-inf")
 
-    def next_s(self) -> float:
-        """Seconds to wait now; the next call's answer is twice as long, unless calm comes between."""
+    def next_s(self, max_s: float = BACKOFF_MAX_S) -> float:
+        """Seconds to wait now; the next call's answer is twice as long, up to `max_s`, unless calm comes between."""
         now = self._clock()
         if now - self._last > BACKOFF_CALM_S:
             self._base_s = BACKOFF_FIRST_S
-        delay_s = self._base_s * self._jitter(1.0, 2.0)
-        self._base_s = min(self._base_s * 2, BACKOFF_MAX_S)
+        delay_s = min(self._base_s, max_s) * self._jitter(1.0, 2.0)
+        self._base_s = min(self._base_s * 2, max_s)
         self._last = now + delay_s
         return delay_s
 

@@ -26,7 +26,7 @@ from atsk8s.source.interface import Clock, Jitter, Wait
 from atsk8s.source.kinds import Kind
 from atsk8s.source.kube.lines import LineTooLongError, split_lines
 from atsk8s.source.kube.objects import Gathering, ObjectReader
-from atsk8s.source.kube.pacing import RETRY_AFTER_MAX_S, Backoff, RequestBudget, StreamedLists
+from atsk8s.source.kube.pacing import BACKOFF_MAX_S, RETRY_AFTER_MAX_S, UNREACHABLE_MAX_S, Backoff, RequestBudget, StreamedLists
 from atsk8s.source.kube.transport import ConnectionLostError, Response, SilenceError, Transport
 from atsk8s.source.store import Rejection, Store
 
@@ -170,7 +170,7 @@ class Reflector(Generic[K]):
             delay_s = max(min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S), self._backoff.next_s())
             self._failed(error)
         except KubeError as error:
-            delay_s = 0.0 if self._watch_lived_long() and not self._needs_list else self._backoff.next_s()
+            delay_s = self._delay_after_loss(error)
             self._failed(error)
         except Exception:  # a bug of ours must not end the thread: the kind would be frozen for ever
             self._needs_list = True
@@ -189,8 +189,12 @@ class Reflector(Generic[K]):
     def _where(self) -> str:
         return f"{self._transport.server}{self._path}"
 
-    def _watch_lived_long(self) -> bool:
-        return self._opened_at is not None and self._clock() - self._opened_at > LONG_WATCH_S
+    def _delay_after_loss(self, error: KubeError) -> float:
+        if self._opened_at is None:
+            return self._backoff.next_s(UNREACHABLE_MAX_S if isinstance(error, ConnectionLostError) else BACKOFF_MAX_S)
+        if self._clock() - self._opened_at > LONG_WATCH_S and not self._needs_list:
+            return 0.0
+        return self._backoff.next_s()
 
     # Requests -----------------------------------------------------------------------------------------------------------------
 

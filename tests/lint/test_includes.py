@@ -1,0 +1,126 @@
+"""The layers of the C core: which file may include which, and who alone may know OpenSSL, liburcu, Python and Traffic Server.
+
+From the bottom up; a file includes its own layer's headers only where a line below says so:
+
+    atsk_format, atsk_base, retire, siphash, id_map
+    request, vhost
+    trie, endpoints, certificates
+    publish and what only it includes
+    match
+    stats, controller
+    txn, tls and their parts | bridge | host, pyhost
+    kubernetes_remap, kubernetes_ssl
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PLUGIN_C = Path(__file__).resolve().parents[2] / "plugin_c"
+
+_BASE = ("atsk_base", "atsk_format")
+_TABLE = (*_BASE, "request", "vhost", "trie", "endpoints", "certificates", "publish", "match")
+
+# stem of a file -> stems of the headers that its .c and .h together may include, besides its own.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "atsk_format": (),
+    "atsk_base": (),
+    "siphash": _BASE,
+    "id_map": _BASE,
+    "retire": _BASE,
+    "request": _BASE,
+    "vhost": _BASE,
+    "trie_nodes": (*_BASE, "retire", "siphash", "trie"),
+    "trie": (*_BASE, "retire", "siphash", "trie_nodes", "vhost"),
+    "endpoints": (*_BASE, "retire", "vhost"),
+    "certificates": (*_BASE, "retire"),
+    "places": (*_BASE, "certificates", "endpoints", "publish", "request", "retire", "trie", "vhost"),
+    "records": (*_BASE, "certificates", "endpoints", "id_map", "publish", "retire", "trie", "vhost"),
+    "publish": (*_BASE, "certificates", "endpoints", "id_map", "places", "records", "retire", "trie", "vhost"),
+    "match": (*_BASE, "certificates", "endpoints", "publish", "request", "trie", "vhost"),
+    "stats": ("atsk_base",),
+    # The controller's side of the core: its header is what hooks may ask, its .c is the bridge's.
+    "controller": (*_BASE, "bridge", "publish"),
+    "ats": (),
+    "respond": ("ats", "atsk_base"),
+    "incoming": ("ats", "atsk_base", "request"),
+    "cache_key": ("ats", "atsk_base", "incoming"),
+    "forwarded": ("ats", *_BASE, "controller", "incoming"),
+    "txn": (*_TABLE, "ats", "cache_key", "controller", "forwarded", "incoming", "respond", "stats"),
+    "tls": (*_TABLE, "ats", "controller", "stats"),
+    "bridge": (*_TABLE, "controller", "stats"),
+    # The host side of the controller: the process, its log, its records, its drain.
+    "host": ("atsk_base", "ats", "controller", "tls", "txn"),
+    "pyhost": ("atsk_base", "ats", "bridge", "controller", "host"),
+    "kubernetes_remap": ("ats", "atsk_base", "host", "pyhost", "txn"),
+    "kubernetes_ssl": ("ats", "atsk_base", "host", "pyhost", "tls"),
+}
+
+# Header of somebody else -> files that alone may include it.
+KEEPERS: dict[str, frozenset[str]] = {
+    "Python.h": frozenset({"pyhost.c"}),
+    "openssl/": frozenset({"certificates.c", "tls.c"}),
+    "ts/": frozenset({"ats.h"}),
+    # places.h is publish.c's own: nothing else includes it (ALLOWED sees to that).
+    "urcu": frozenset({"publish.c", "places.h", "endpoints.c", "certificates.c"}),
+    "stdatomic.h": frozenset(
+        {"publish.c", "endpoints.c", "certificates.c", "stats.c", "controller.c", "bridge.c", "pyhost.c", "host.c"}
+    ),
+}
+
+FILES = sorted(path for path in PLUGIN_C.glob("*.[ch]") if path.name != "bridge_callbacks.h")
+
+
+def included(path: Path) -> list[str]:
+    """Return the names that a file includes itself, in order."""
+    pattern = r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]'
+    return re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_includes_only_what_its_layer_may(path: Path) -> None:
+    assert path.stem in ALLOWED, f"{path.name} has no layer: give it a line in ALLOWED, and one in the drawing above"
+    ours = [name.removesuffix(".h") for name in included(path) if (PLUGIN_C / name).is_file()]
+    wrong = [name for name in ours if name != path.stem and name not in ALLOWED[path.stem]]
+    assert not wrong, f"{path.name} includes {', '.join(wrong)}, which its layer may not know"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_foreign_headers_stay_with_their_keepers(path: Path) -> None:
+    for name in included(path):
+        for prefix, keepers in KEEPERS.items():
+            if name.startswith(prefix):
+                assert path.name in keepers, f"{path.name} includes <{name}>; only {', '.join(sorted(keepers))} may"
+
+
+def test_layers_have_no_cycle() -> None:
+    """Headers alone form an order; a .c may include a header of its own subsystem that includes it back."""
+    graph = {path.stem: [name.removesuffix(".h") for name in included(path)] for path in FILES if path.suffix == ".h"}
+    done: set[str] = set()
+
+    def visit(stem: str, above: tuple[str, ...]) -> None:
+        assert stem not in above, f"headers include each other: {' -> '.join((*above, stem))}"
+        if stem in done or stem not in graph:
+            return
+        for below in graph[stem]:
+            visit(below, (*above, stem))
+        done.add(stem)
+
+    for stem in graph:
+        visit(stem, ())
+
+
+def test_own_header_comes_first() -> None:
+    """A .c that has a header of its own includes it before anything else, which shows that it stands alone."""
+    wrong = []
+    for path in FILES:
+        own = path.with_suffix(".h")
+        # Python.h must precede every other header; bridge.h is cffi's and needs types before it.
+        if path.suffix == ".c" and own.is_file() and path.name != "bridge.c":
+            names = [name for name in included(path) if name != "Python.h"]
+            if names[:1] != [own.name]:
+                wrong.append(path.name)
+    assert not wrong, f"own header not first: {', '.join(wrong)}"
