@@ -94,6 +94,7 @@ class Controller:
         bell: Bell,
         on_first_table: Callable[[], None],
         on_health: Callable[[bool, str], None],
+        is_draining: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -104,6 +105,7 @@ class Controller:
         self._bell = bell
         self._on_first_table = on_first_table
         self._on_health = on_health
+        self._is_draining = is_draining
         self._clock = clock
         self._wall_clock = wall_clock
         # A dict and not a set of events: a key that changes a thousand times while we work is taken once.  The lock is held for a
@@ -180,6 +182,9 @@ class Controller:
     def _go_to_sleep(self, timeout_s: float) -> bool:
         stop = self._bell.wait(timeout_s)
         self._report = replace(self._report, heartbeat_s=self._clock())
+        if self._report.ready and self._is_draining():
+            # Traffic goes on until the end of the drain; whoever balances over us must stop sending new connections first.
+            self._say_health(ready=False, reason="draining: the server is about to stop")
         return stop
 
     def _sleep_s(self) -> float:
@@ -211,7 +216,7 @@ class Controller:
             commit_last_s=spent,
             sizes=dict(self._table.sizes()),
         )
-        if not report.ready:
+        if report.version == 0:
             self._first_table(version)
         _log.debug("table published", extra={"version": version, "cost_ms": round(spent * 1e3, 3)})
 
@@ -234,7 +239,7 @@ class Controller:
             for kind, key in dirty:
                 self._model.put(kind, key, self._source.store(kind).get(key))
             changes = self._model.drain(now_s=int(now))
-            first = not self._report.ready
+            first = self._report.version == 0
             changes = changes if first else self._hold.apply(changes, self._model.is_seen)
         version = self._table.commit(changes)
         if self._rebuild:

@@ -172,7 +172,7 @@ atsk_controller_wait_first_table(int timeout_ms, char *why, size_t why_size)
     state.started = true;
     state.start   = now();
   }
-  while (!state.has_first_table) {
+  while (!state.has_first_table && !state.stop) { /* a stop must not wait for a table */
     struct timespec at = deadline_after(state.start, state.start_timeout_ms > 0 ? state.start_timeout_ms : timeout_ms);
     struct timespec t  = now();
     if (t.tv_sec > at.tv_sec || (t.tv_sec == at.tv_sec && t.tv_nsec >= at.tv_nsec)) {

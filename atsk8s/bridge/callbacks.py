@@ -72,6 +72,7 @@ def _run(settings: Settings) -> None:
         bell=CoreBell(),
         on_first_table=lib.atsk_py_first_table,
         on_health=_health,
+        is_draining=lambda: bool(lib.atsk_py_draining()),
     )
     admin = Admin(settings.admin, controller, core) if settings.admin is not None else None
     if admin is not None:

@@ -17,7 +17,7 @@ from atsk8s.errors import InvariantError
 
 @unique
 class PathMatchKind(IntEnum):
-    """How a rule's path is compared.  EXACT: "/foo" is not "/foo/".  PREFIX: whole segments, "/foo" matches "/foo/x", not "/foobar"."""
+    """How a rule's path is compared: EXACT, "/foo" is not "/foo/"; PREFIX, whole segments, "/foo" matches "/foo/x" and not "/foobar"."""
 
     EXACT = 0
     PREFIX = 1
@@ -109,7 +109,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualHost:
-    """Everything one `HostKey` serves: rules in order of path (unique by (path, kind)), and the rule for paths that none matches."""
+    """Everything one `HostKey` serves: rules in order of path, unique by (path, kind), and the rule for paths that none matches."""
 
     key: HostKey
     rules: tuple[Rule, ...] = ()

@@ -43,7 +43,8 @@ def host_key(text: str, field: str) -> HostKey:
     """
     if not text:
         return NO_HOST
-    host = text.lower()
+    # Only ASCII is folded: the Kelvin sign's lower case is "k".
+    host = text.lower() if text.isascii() else text
     place = Place.EXACT
     if host.startswith("*."):
         host, place = host[2:], Place.WILDCARD

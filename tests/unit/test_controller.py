@@ -127,6 +127,7 @@ class World:
         self.bell = Script(self.clock)
         self.health: list[tuple[bool, str]] = []
         self.n_first_tables = 0
+        self.is_draining = False
         self.controller = Controller(
             settings=self.settings,
             source=self.source,
@@ -135,6 +136,7 @@ class World:
             bell=self.bell,
             on_first_table=self._first_table,
             on_health=lambda ready, reason: self.health.append((ready, reason)),
+            is_draining=lambda: self.is_draining,
             clock=self.clock,
             wall_clock=self.clock,
         )
@@ -332,3 +334,16 @@ def test_conditions_include_what_could_not_be_decoded() -> None:
 
     (condition,) = world.controller.conditions()
     assert (condition.object.kind, condition.object.name, condition.reason) == ("Ingress", "bad", Reason.MALFORMED)
+
+
+def test_a_drain_ends_readiness_and_changes_are_published_all_the_same() -> None:
+    world = World()
+
+    def drain() -> None:
+        world.is_draining = True
+
+    world.run(drain, lambda: world.put(INGRESS, ingress()), lambda: setattr(world.clock, "now_s", 200.0))
+
+    assert world.health == [(True, ""), (False, "draining: the server is about to stop")]
+    assert HOST in world.table.commits[-1].vhosts
+    assert world.n_first_tables == 1

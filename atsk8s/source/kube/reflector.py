@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Generic
 
 import msgspec
@@ -27,6 +26,7 @@ from atsk8s.source.kinds import Kind
 from atsk8s.source.kube.lines import LineTooLongError, split_lines
 from atsk8s.source.kube.objects import Gathering, ObjectReader
 from atsk8s.source.kube.pacing import BACKOFF_MAX_S, RETRY_AFTER_MAX_S, UNREACHABLE_MAX_S, Backoff, RequestBudget, StreamedLists
+from atsk8s.source.kube.progress import Progress
 from atsk8s.source.kube.transport import ConnectionLostError, Response, SilenceError, Transport
 from atsk8s.source.store import Rejection, Store
 
@@ -71,20 +71,6 @@ class _ExpiredError(KubeError):
 
 class _NotStreamedError(KubeError):
     """The server does not stream lists: fetch pages."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the reflector's thread tells others.  One writer; each field is read by itself."""
-
-    synced: bool = False
-    settled: bool = False  # synced, or refused with 403 or 404
-    reason: str = "not listed yet"
-    contact_at: float | None = None  # clock, when the server last spoke
-    n_relists: int = 0  # complete lists taken in after the first
-    n_events: int = 0  # without bookmarks
-    n_requests: int = 0
-    n_watches: int = 0
 
 
 class Reflector(Generic[K]):
