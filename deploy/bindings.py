@@ -30,7 +30,9 @@ def write(plugin_c: Path, out: Path) -> None:
     """Write both files; bytes change only with bridge.h, bridge_callbacks.h or cffi."""
     bridge = (plugin_c / "bridge.h").read_text(encoding="utf-8")
     callbacks = (plugin_c / "bridge_callbacks.h").read_text(encoding="utf-8")
-    statuses = re.search(r"^enum atsk_status \{.*?^\};", (plugin_c / "atsk_base.h").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    statuses = re.search(
+        r"^enum atsk_status \{.*?^\};", (plugin_c / "atsk_base.h").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     if statuses is None:
         raise SystemExit("atsk_base.h: no enum atsk_status, which Python reads as lib.ATSK_*")
     bridge = f"{statuses[0]}\n{bridge}"

@@ -154,6 +154,7 @@ def install(prefix: Path) -> Build:
         raise BuildError(f"--prefix={str(prefix)!r}: no spaces, quotes, commas, colons or $: remap.config could not name it")
     made = build()
     venv = prerequisites.ensure_venv("run")
+    umask = os.umask(0o022)  # Traffic Server reads all of it as another user
     try:
         for name in ("lib", "etc"):
             (prefix / name).mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -165,6 +166,8 @@ def install(prefix: Path) -> Build:
             _replace(prefix / "etc" / sample.name, text)
     except OSError as error:
         raise BuildError(f"--prefix={prefix}: {error.strerror} ({error.filename}); as root, or choose another one") from error
+    finally:
+        os.umask(umask)
     return Build(directory=prefix)
 
 
@@ -244,16 +247,16 @@ def _compile_all(generated: Path, default_venv: Path) -> dict[Path, Path]:
 
 def _compile(source: Path, flags: Sequence[str]) -> Path:
     """Return the object of `source`, from the cache if the same bytes were compiled the same way before."""
-    digest = hashlib.sha256(repr((flags, _toolchain())).encode())
+    digest = hashlib.sha256(repr((flags, _toolchain())).encode() + Path(__file__).read_bytes())
     for path in (source, *sorted(PLUGIN_C / name for name in includes(source) if (PLUGIN_C / name).is_file())):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     path = prerequisites.cache_dir() / "obj" / f"{source.stem}-{digest.hexdigest()[:24]}.o"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        # Debug information and assertions name plugin_c/x.c, wherever the checkout is.
-        mapped = f"-ffile-prefix-map={CHECKOUT}/="
-        _run(["gcc", *flags, mapped, "-c", str(source), "-o", str(aside)], f"gcc {source.name}")
+        # Debug information and assertions name plugin_c/x.c, wherever the checkout and the cache are.
+        mapped = [f"-ffile-prefix-map={CHECKOUT}/=", f"-ffile-prefix-map={source.parent}=plugin_c"]
+        _run(["gcc", *flags, *mapped, "-c", str(source), "-o", str(aside)], f"gcc {source.name}")
         aside.replace(path)
     os.utime(path)
     return path
@@ -318,21 +321,16 @@ def _install_venv(prefix: Path, venv: Path) -> None:
     for leftover in (fresh, old):
         if leftover.exists():
             shutil.rmtree(leftover)
-    umask = os.umask(0o022)
-    try:
-        _run([PYTHON, "-m", "venv", "--without-pip", str(fresh)], "venv")
-        for script in (fresh / "bin").glob("[aA]ctivate*"):
-            script.unlink()  # they hold the path of now; the interpreter itself finds its place by pyvenv.cfg beside it
-        site = fresh / SITE_PACKAGES
-        skipped = shutil.ignore_patterns(
-            "__pycache__", "pip", "pip-*", "setuptools", "setuptools-*", "pkg_resources", "_distutils_hack"
-        )
-        shutil.copytree(venv / SITE_PACKAGES, site, ignore=skipped, dirs_exist_ok=True)
-        (site / "distutils-precedence.pth").unlink(missing_ok=True)
-        _precompile(site)
-        _copy_package(site)
-    finally:
-        os.umask(umask)
+    _run([PYTHON, "-m", "venv", "--without-pip", str(fresh)], "venv")
+    for script in (fresh / "bin").glob("[aA]ctivate*"):
+        script.unlink()  # they hold the path of now; the interpreter itself finds its place by pyvenv.cfg beside it
+    settings = fresh / "pyvenv.cfg"
+    settings.write_text(settings.read_text(encoding="utf-8").replace(str(fresh), str(final)), encoding="utf-8")
+    site = fresh / SITE_PACKAGES
+    tools = ("pip", "pip-*", "setuptools", "setuptools-*", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
+    shutil.copytree(venv / SITE_PACKAGES, site, ignore=shutil.ignore_patterns("__pycache__", *tools), dirs_exist_ok=True)
+    _precompile(site)
+    _copy_package(site)
     if final.exists():
         final.rename(old)
     fresh.rename(final)

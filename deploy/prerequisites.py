@@ -27,16 +27,19 @@ DEMO = (*BUILD, *RUN, "curl")
 BENCH = (*BUILD, *RUN, "curl", "nghttp2-client")
 FUZZ = (*BUILD, "clang-14", "libclang-rt-14-dev")
 
+# What tests/harness makes pod networks with.
+_NETWORK = ("iproute2", "iptables", "mount", "nftables", "util-linux")
 # What the kinds of tests need beyond BUILD and RUN.  The image kind takes what docker/image.py names.
 TEST_KINDS: Dict[str, Tuple[str, ...]] = {
     "unit": (),
     "property": (),
     "golden": (),
-    "c": ("g++", "clang-14", "libclang-rt-14-dev", "openssl"),
-    "torture": ("g++", "clang-14", "libclang-rt-14-dev"),
+    "c": ("clang-14", "libclang-rt-14-dev"),
+    # ThreadSanitizer needs a liburcu that it understands: built from Debian's source package (tests/torture).
+    "torture": ("clang-14", "libclang-rt-14-dev", "dpkg-dev", "make", "xz-utils"),
     "fuzz": ("clang-14", "libclang-rt-14-dev"),
-    "integration": ("curl", "iproute2", "nghttp2-client", "nftables", "openssl", "procps", "util-linux"),
-    "e2e": ("curl", "iproute2", "nftables", "openssl", "procps", "util-linux"),
+    "integration": (*_NETWORK, "curl", "nghttp2-client", "openssl", "procps"),
+    "e2e": (*_NETWORK, "curl", "openssl", "procps"),
     # clang-tidy itself comes from requirements-dev.lock, without the compiler's own headers.
     "lint": ("g++", "git", "libclang-common-14-dev"),
 }
@@ -127,31 +130,31 @@ def ensure_packages(packages: Iterable[str], *, purpose: str) -> None:
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
     if os.geteuid() == 0:
         prefix: List[str] = []
-    elif shutil.which("sudo") and (sys.stdin.isatty() or _run(["sudo", "-n", "true"], quiet=True) == 0):
+    elif shutil.which("sudo") and (sys.stdin.isatty() or _run(["sudo", "-n", "true"]) == 0):
         prefix = ["sudo"]
     else:
         raise PrerequisiteError(f"{purpose} needs Debian packages that are not installed; as root:\n  {command}")
-    say(f"{purpose}: installing {len(missing)} Debian packages: {' '.join(missing)}")
+    log = cache_dir() / "apt.log"
+    say(f"{purpose}: installing {len(missing)} Debian packages (log: {log}): {' '.join(missing)}")
+    log.write_bytes(b"")
     with _service_kept_still(prefix, missing):
-        code = _apt(prefix, missing)
+        install = [*prefix, *_APT, "install", "-q", "-y", "--no-install-recommends", *missing]
+        code = _run(install, log=log)
         if code != 0:
             say("apt-get update, as the package lists seem absent or old")
-            _run([*prefix, *_APT, "update"], quiet=True)
-            code = _apt(prefix, missing)
+            _run([*prefix, *_APT, "update", "-q"], log=log)
+            code = _run(install, log=log)
     still = missing_packages(missing)
     if code != 0 or still:
+        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise PrerequisiteError(
-            f"apt-get could not install {' '.join(still or missing)} (exit status {code}); "
-            f"its lines above say why. atsk8s builds on Debian 12. By hand:\n  {command}"
+            f"apt-get could not install {' '.join(still or missing)} (exit status {code}):\n{last}\n"
+            f"atsk8s builds on Debian 12; elsewhere use the container image. By hand:\n  {command}"
         )
 
 
+# The lock is waited for: somebody else may be installing.
 _APT = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "PREVLEVEL=N", "apt-get", "-o", "DPkg::Lock::Timeout=600"]
-
-
-def _apt(prefix: Sequence[str], packages: Sequence[str]) -> int:
-    options = ["-q", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]
-    return _run([*prefix, *_APT, "install", *options, *packages])
 
 
 @contextlib.contextmanager
@@ -167,22 +170,23 @@ def _service_kept_still(prefix: Sequence[str], packages: Sequence[str]) -> Itera
         return
     systemd = os.path.isdir("/run/systemd/system")
     if systemd:
-        _run([*prefix, "systemctl", "mask", "--runtime", "trafficserver.service"], quiet=True)
+        _run([*prefix, "systemctl", "mask", "--runtime", "trafficserver.service"])
     try:
         yield
     finally:
         if systemd:
-            _run([*prefix, "systemctl", "unmask", "--runtime", "trafficserver.service"], quiet=True)
-            _run([*prefix, "systemctl", "disable", "trafficserver.service"], quiet=True)
+            _run([*prefix, "systemctl", "unmask", "--runtime", "trafficserver.service"])
+            _run([*prefix, "systemctl", "disable", "trafficserver.service"])
             say("Debian's own trafficserver service stays off; to use it: systemctl enable --now trafficserver")
         elif os.path.exists("/etc/init.d/trafficserver"):
-            _run([*prefix, "/etc/init.d/trafficserver", "stop"], quiet=True)
+            _run([*prefix, "/etc/init.d/trafficserver", "stop"])
 
 
-def _run(command: Sequence[str], *, quiet: bool = False) -> int:
-    sink = subprocess.DEVNULL if quiet else None
+def _run(command: Sequence[str], *, log: Path = Path(os.devnull)) -> int:
+    """Run a command with its output appended to `log`; sudo asks for a password on the terminal itself."""
     try:
-        return subprocess.run(command, stdout=sink, stderr=sink, check=False).returncode
+        with log.open("ab") as sink:
+            return subprocess.run(command, stdout=sink, stderr=sink, check=False).returncode
     except FileNotFoundError:
         return 127
 

@@ -242,6 +242,15 @@ class Server:
                 # Ctrl-C in the terminal is for us, who stop it in order.
                 start_new_session=True,
             )
+        # If we are killed without a chance to stop it, the pipe closes and the guard does.  PR_SET_PDEATHSIG would not: the
+        # kernel forgets it when traffic_server changes its user.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill -TERM "$1"', "guard", str(self._popen.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -300,15 +309,24 @@ class Server:
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
         try:
-            return self._popen.wait(timeout_s)
+            status = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServerError(f"traffic_server ignored SIGTERM for {timeout_s:g} s: killed\n{self.log_tail()}") from None
+        self._dismiss_guard()
+        return status
 
     def kill(self) -> None:
         """End it by SIGKILL."""
         self._popen.kill()
         self._popen.wait()
+        self._dismiss_guard()
+
+    def _dismiss_guard(self) -> None:
+        self._guard.kill()  # before the pipe closes: the id that it would signal is free now
+        self._guard.wait()
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
 
     def log_tail(self) -> str:
         """Return the ends of its logs, for an error message."""

@@ -4,10 +4,13 @@
  *
  *   header | nodes[] | rules[] | backends[] | policies[] | strings
  *
- * The path trie: node 0 is the root ("before the first slash"); a node's children are consecutive, sorted by segment bytes
- * (memcmp, shorter first), and have larger indexes than their parent, so a walk always ends.  A request path "/a/b/" is the
- * segments "a", "b", "": an Exact match ends at the last one, a Prefix match at any node on the way; a trailing slash of a
- * Prefix path is dropped when it is compiled ("/aaa/bbb/" matches "/aaa/bbb", Ingress v1). */
+ * The path trie: node 0 is the root ("before the first slash"); nodes are laid out breadth-first: the children of node 0, then those of
+ * node 1, and so on, without gaps, so that first_child of a node that has children is the number of nodes that went before.  Every node
+ * then has exactly one parent, with a smaller index, and a walk always ends.  Siblings are sorted by segment bytes (as memcmp, and a
+ * prefix before what it is a prefix of), no two alike; a segment holds no slash.  A request path "/a/b/" is the segments "a", "b", "":
+ * an Exact match ends at the last one, a Prefix match at any node on the way; a trailing slash of a Prefix path is dropped when it is
+ * compiled ("/aaa/bbb/" matches "/aaa/bbb", Ingress v1).
+ */
 #ifndef ATSK_FORMAT_H
 #define ATSK_FORMAT_H
 

@@ -19,7 +19,8 @@ struct atsk_incoming {
 };
 
 /* Reads raw_path: before the rule's own rewriting, with the ";params" that ATS 9 splits off put back, so that "/private;x" is matched
- * as what it is.  (ATS has dropped all but one of the slashes that a path starts with.)  ATSK_REQUEST_LONG_PATH, _BAD_PATH. */
+ * as what it is.  (All slashes but one that a path starts with are gone by then: URL.cc, url_parse_http.)  ATSK_REQUEST_LONG_PATH,
+ * _BAD_PATH. */
 enum atsk_request_fault atsk_incoming_path(TSHttpTxn txnp, struct atsk_incoming *in) ATSK_MUST_CHECK;
 
 /* Reads authority and host.  Both are empty for an HTTP/1.0 request without a Host field: rules without a host are for it.

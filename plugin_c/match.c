@@ -20,6 +20,17 @@ listener_find(const struct atsk_table *table, uint16_t local_port)
   return any;
 }
 
+/* A virtual host's blob stands right behind it (publish.c), and a small one is all that a request reads: fetching its first lines at
+ * once instead of one after the other halves a decision whose host is not in the caches. */
+static void
+vhost_prefetch(const struct atsk_published_vhost *vhost)
+{
+  const char *at = (const char *)vhost;
+  for (unsigned i = 0; i < 5; i++) {
+    __builtin_prefetch(at + i * 64u); /* of any address: a prefetch never faults */
+  }
+}
+
 /* Whether `vhost` (NULL: no) has a rule for the path; then it is in *out. */
 static int
 vhost_match(const struct atsk_published_vhost *vhost, struct atsk_str path, struct atsk_match *out)
@@ -46,6 +57,7 @@ atsk_match_request(const struct atsk_table *table, uint16_t local_port, struct a
   if (vhost == NULL) {
     vhost = listener->no_host;
   }
+  vhost_prefetch(vhost);
   if (!vhost_match(vhost, path, &match) && !vhost_match(listener->fallback, path, &match) && vhost != NULL) {
     match.kind = ATSK_MATCH_NO_PATH;
   }

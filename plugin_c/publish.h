@@ -64,7 +64,8 @@ enum atsk_status atsk_commit_begin(void) ATSK_MUST_CHECK; /* ATSK_E_STATE if one
  * duplicates.  A new id becomes usable by later vhost calls of the same commit. */
 enum atsk_status atsk_commit_service(uint64_t id, struct atsk_span records) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port) ATSK_MUST_CHECK; /* ExternalName */
-enum atsk_status atsk_commit_service_drop(uint64_t id) ATSK_MUST_CHECK; /* ATSK_E_STATE at publish time if a vhost still refers to it */
+/* ATSK_E_UNKNOWN if there is none; publishing refuses (ATSK_E_STATE) while a virtual host still refers to it. */
+enum atsk_status atsk_commit_service_drop(uint64_t id) ATSK_MUST_CHECK;
 
 enum atsk_status atsk_commit_certificate(uint64_t id, struct atsk_span chain_der, struct atsk_span key_der) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_certificate_empty(uint64_t id) ATSK_MUST_CHECK; /* known, without material */
@@ -75,12 +76,15 @@ enum atsk_status atsk_commit_certificate_drop(uint64_t id) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_vhost(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host, struct atsk_span blob,
                                    const uint64_t *service_ids, uint32_t n_services, const uint64_t *route_ids,
                                    uint32_t n_routes) ATSK_MUST_CHECK;
+/* ATSK_MISS, and nothing changed, if nothing stands there; so does atsk_commit_tls_drop(). */
 enum atsk_status atsk_commit_vhost_drop(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_tls(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host,
                                  const uint64_t *certificate_ids, uint32_t n_certificates) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_tls_drop(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host) ATSK_MUST_CHECK;
 
-enum atsk_status atsk_commit_publish(uint64_t *version) ATSK_MUST_CHECK; /* ATSK_E_STATE: dropped a service in use; nothing changed */
+/* ATSK_E_STATE: it drops a service or certificate in use (or none is open); nothing changed, and the commit stays open, to be put
+ * right or aborted.  No other failure. */
+enum atsk_status atsk_commit_publish(uint64_t *version) ATSK_MUST_CHECK;
 void atsk_commit_abort(void); /* legal when none is open */
 
 /* Waits until everything retired so far is freed.  Tests and the end of a soak; never on an ATS thread. */

@@ -82,17 +82,25 @@ atsk_respond(TSHttpTxn txnp, TSHttpStatus status, const char *text)
   TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_response_cont);
 }
 
+/* None: ATS made the header to read an answer into, and none came. */
+static bool
+has_status(TSMBuffer bufp, TSMLoc hdr)
+{
+  bool has = TSHttpHdrStatusGet(bufp, hdr) != TS_HTTP_STATUS_NONE;
+  (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  return has;
+}
+
 /* Has the answer come from a pod or the cache?  Then it is not ours to touch, whatever its status. */
 static bool
 answer_is_foreign(TSHttpTxn txnp)
 {
   TSMBuffer bufp = NULL;
   TSMLoc hdr     = TS_NULL_MLOC;
-  if (TSHttpTxnServerRespGet(txnp, &bufp, &hdr) == TS_SUCCESS || TSHttpTxnCachedRespGet(txnp, &bufp, &hdr) == TS_SUCCESS) {
-    (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  if (TSHttpTxnServerRespGet(txnp, &bufp, &hdr) == TS_SUCCESS && has_status(bufp, hdr)) {
     return true;
   }
-  return false;
+  return TSHttpTxnCachedRespGet(txnp, &bufp, &hdr) == TS_SUCCESS && has_status(bufp, hdr);
 }
 
 bool

@@ -123,12 +123,34 @@ failure_count(TSHttpTxn txnp)
 
 /* --- the hooks of a forwarded transaction -------------------------------------------------------------------------------------- */
 
-/* TS_HTTP_OS_DNS_HOOK: maybe once for the URL's own host, before a next hop is chosen, and then before every attempt. */
+static int
+on_later(TSCont contp, TSEvent event, void *edata)
+{
+  TSHttpTxn txnp = (TSHttpTxn)TSContDataGet(contp);
+  (void)event, (void)edata;
+  TSContDestroy(contp);
+  TSHttpTxnReenable(txnp, TS_EVENT_HTTP_CONTINUE);
+  return 0;
+}
+
+/* Goes on when this thread is back in its event loop.  A connect() that fails at once (a node's own route says unreachable) calls the
+ * state machine from inside UnixNetVConnection::connectUp, with its socket closed already: the next attempt's socket would get the same
+ * number, and connectUp, going on, take just that out of epoll.  Nothing would be heard of it but the connect timeout. */
 static void
+reenable_later(TSHttpTxn txnp)
+{
+  TSCont later = TSContCreate(on_later, TSMutexCreate()); /* an event needs one; it goes with the continuation */
+  TSContDataSet(later, txnp);
+  (void)TSContScheduleOnThread(later, 0, TSEventThreadSelf());
+}
+
+/* TS_HTTP_OS_DNS_HOOK: maybe once for the URL's own host, before a next hop is chosen, and then before every attempt.  True if another
+ * one has failed before. */
+static bool
 attempt_begin(TSHttpTxn txnp, struct txn *txn)
 {
   if (TSHttpTxnNextHopAddrGet(txnp) == NULL) {
-    return;
+    return false;
   }
   uint32_t attempt = txn->attempts++;
   if (attempt > 0) {
@@ -141,6 +163,7 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
   } else {
     action_set_fail(txnp, txn);
   }
+  return attempt > 0;
 }
 
 static bool
@@ -192,7 +215,10 @@ on_txn(TSCont contp, TSEvent event, void *edata)
   if (txn != NULL) {
     switch (event) {
     case TS_EVENT_HTTP_OS_DNS:
-      attempt_begin(txnp, txn);
+      if (attempt_begin(txnp, txn)) {
+        reenable_later(txnp);
+        return 0;
+      }
       break;
     case TS_EVENT_HTTP_SEND_REQUEST_HDR:
       if (!attempt_connected(txnp, txn)) {
@@ -235,9 +261,38 @@ atsk_txn_init(char *why, size_t why_size)
 
 /* --- forwarding -------------------------------------------------------------------------------------------------------------- */
 
+static bool
+has_field(TSRemapRequestInfo *rri, const char *name, int len)
+{
+  TSMLoc field = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, name, len);
+  if (field != TS_NULL_MLOC) {
+    (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
+  }
+  return field != TS_NULL_MLOC;
+}
+
+/* An HTTP/1.1 request with neither length nor chunks has no body (RFC 9112 section 6.3), and curl -X POST sends such; ATS answers 411
+ * to it.  Say its length. */
+static void
+length_complete(TSHttpTxn txnp, TSRemapRequestInfo *rri)
+{
+  TSMLoc field = TS_NULL_MLOC;
+  if (has_field(rri, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH) ||
+      has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
+      TSHttpTxnClientProtocolStackContains(txnp, "h2") != NULL) { /* HTTP/2 has bodies without either */
+    return;
+  }
+  if (TSMimeHdrFieldCreateNamed(rri->requestBufp, rri->requestHdrp, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH,
+                                &field) == TS_SUCCESS) {
+    (void)TSMimeHdrFieldValueIntSet(rri->requestBufp, rri->requestHdrp, field, -1, 0);
+    (void)TSMimeHdrFieldAppend(rri->requestBufp, rri->requestHdrp, field);
+    (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
+  }
+}
+
 /* The URL names the first choice, so that other plugins and logs see where the request goes; ATS connects to what the action says. */
 static void
-url_rewrite(TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
+url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
 {
   char bracketed[URL_LITERAL_MAX];
   const char *host = txn->is_name ? NAME_PLACEHOLDER : txn->to.literal[0];
@@ -248,12 +303,30 @@ url_rewrite(TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
     host = bracketed;
   }
   int scheme_len     = 0;
-  const char *scheme = TSUrlSchemeGet(rri->requestBufp, rri->requestUrl, &scheme_len);
-  if (scheme != TS_URL_SCHEME_HTTP) {
-    (void)TSUrlSchemeSet(rri->requestBufp, rri->requestUrl, TS_URL_SCHEME_HTTP, TS_URL_LEN_HTTP);
+  const bool is_ws   = TSHttpTxnIsWebsocket(txnp) != 0;
+  const char *wanted = is_ws ? TS_URL_SCHEME_WS : TS_URL_SCHEME_HTTP; /* ATS makes http of ws later, and logs an error without it */
+  const char *present = TSUrlSchemeGet(rri->requestBufp, rri->requestUrl, &scheme_len);
+  if (present != wanted) {
+    (void)TSUrlSchemeSet(rri->requestBufp, rri->requestUrl, wanted, is_ws ? TS_URL_LEN_WS : TS_URL_LEN_HTTP);
   }
   (void)TSUrlHostSet(rri->requestBufp, rri->requestUrl, host, (int)strlen(host));
   (void)TSUrlPortSet(rri->requestBufp, rri->requestUrl, port);
+}
+
+/* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
+ * pod this very moment, and what is not safe to send twice would be lost with it (502). */
+static void
+method_prepare(TSHttpTxn txnp, TSRemapRequestInfo *rri)
+{
+  int len            = 0;
+  const char *method = TSHttpHdrMethodGet(rri->requestBufp, rri->requestHdrp, &len); /* ATS's own constant, if it is a known one */
+  if (method == TS_HTTP_METHOD_GET || method == TS_HTTP_METHOD_HEAD || method == TS_HTTP_METHOD_OPTIONS) {
+    return;
+  }
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_SERVER_SESSION_SHARING_MATCH, 0);
+  if (method == TS_HTTP_METHOD_POST || method == TS_HTTP_METHOD_PUT) {
+    length_complete(txnp, rri);
+  }
 }
 
 /* What correctness needs whatever records.config says. */
@@ -295,11 +368,12 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in,
   TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_txn_cont);
   TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, on_txn_cont);
   action_set(txnp, txn, 0);
-  url_rewrite(rri, txn, first.port);
+  url_rewrite(txnp, rri, txn, first.port);
   records_override(txnp, settings);
   if (settings->cache) {
     atsk_cache_key_set(txnp, in);
   }
+  method_prepare(txnp, rri);
   /* Last: it moves the header's strings, which the view borrows. */
   atsk_forwarded_apply(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings);
   atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);

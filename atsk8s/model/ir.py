@@ -17,7 +17,10 @@ from atsk8s.errors import InvariantError
 
 @unique
 class PathMatchKind(IntEnum):
-    """How a rule's path is compared: EXACT, "/foo" is not "/foo/"; PREFIX, whole segments, "/foo" matches "/foo/x" and not "/foobar"."""
+    """How a rule's path is compared.
+
+    EXACT: "/foo" is not "/foo/".  PREFIX: whole segments, "/foo" matches "/foo/x" and not "/foobar".
+    """
 
     EXACT = 0
     PREFIX = 1
