@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 ROUTE_HOLD_S: Final = 0.1  # how long a new route waits for its Service and slices to be seen (design: no 503 on a first route)
 IDLE_ROUND_S: Final = 1.0  # how often an idle controller goes round, for its heartbeat and for certificates that expire
+LOGGED_VERDICTS_MAX: Final = 20  # lines one commit may log about objects; the rest is counted, and stands in /conditions
 REBUILD_BACKOFF_S: Final = (0.1, 0.5, 2.0, 10.0)  # after the first, second, ... failed commit in a row
 
 
@@ -242,6 +243,7 @@ class Controller:
             first = self._report.version == 0
             changes = changes if first else self._hold.apply(changes, self._model.is_seen)
         version = self._table.commit(changes)
+        self._log_verdicts(changes.verdicts)
         if self._rebuild:
             self._rebuild = False
             # A first table may be empty, and is a right answer all the same.
@@ -250,6 +252,18 @@ class Controller:
         if version is None and dirty:
             self._report = replace(self._report, n_unchanged=self._report.n_unchanged + 1)
         return version
+
+    def _log_verdicts(self, refs: Sequence[ObjectRef]) -> None:
+        """One line for each condition of an object whose verdict has changed, so that its author finds it in the log."""
+        n_lines = 0
+        for ref in refs:
+            for condition in self._model.verdict(ref):
+                n_lines += 1
+                if n_lines <= LOGGED_VERDICTS_MAX:
+                    extra = {"object": str(ref), "reason": str(condition.reason), "why": condition.message}
+                    _log.warning("rejected" if condition.fatal else "accepted with conditions", extra=extra)
+        if n_lines > LOGGED_VERDICTS_MAX:
+            _log.warning("more conditions, see /conditions of --admin", extra={"n_more": n_lines - LOGGED_VERDICTS_MAX})
 
     def _load_all(self) -> None:
         """Everything anew from the stores: at the start, and after a commit that failed."""

@@ -165,6 +165,7 @@ class KubeTransport:
         self._sockets_lock = threading.Lock()
         self._closed = False
         self._stale = False
+        self._failed_at, self._failure = float("-inf"), ""  # the last renewal that failed
         self._checked_at = clock()
         self._access = self._open()
 
@@ -227,14 +228,18 @@ class KubeTransport:
             self._checked_at = self._clock()
             if _signature(access.credentials) == access.signature:
                 return access
+        asked_at = self._clock()
         with self._renewal:
             if self._access is not access:  # another thread was faster
                 return self._access
+            if self._failed_at > asked_at:  # and it failed: six threads must not run a hanging exec plugin one after the other
+                raise KubeError(self._failure)
             self._stale = False
             try:
                 renewed = self._open()
-            except KubeError:
+            except KubeError as error:
                 self._stale = True
+                self._failed_at, self._failure = self._clock(), str(error)
                 raise
             self._access = renewed
             access.pool.clear()  # idle connections; one that is in use lives until its response ends
