@@ -115,6 +115,7 @@ class Controller:
         self._dirty_lock = threading.Lock()
         self._rebuild = True
         self._failures_in_a_row = 0
+        self._n_lost = 0
         self._hold = RouteHold(clock)
         self._report = Report(heartbeat_s=clock())
         self._model_lock = threading.Lock()  # the model is ours; explain and dump borrow it between rounds
@@ -139,8 +140,13 @@ class Controller:
         for kind in KINDS:
             for key, rejection in self._source.store(kind).rejected.items():
                 ref = ObjectRef(kind=kind.name, namespace=key.namespace, name=key.name)
-                message = f"{rejection.origin}: {rejection.message}" if rejection.origin else rejection.message
-                found.append(Condition(object=ref, reason=rejection.reason, message=message, fatal=True))
+                found.append(_rejected(ref, rejection.origin, rejection.reason, rejection.message))
+        told = {condition.object for condition in found if condition.fatal}
+        for problem in self._source.problems():
+            key = problem.key or ObjectKey("", problem.origin)
+            ref = ObjectRef(kind=problem.kind or "File", namespace=key.namespace, name=key.name)
+            if ref not in told:  # most of those with a key are in their store's rejections, too
+                found.append(_rejected(ref, problem.origin if problem.key else "", problem.reason, problem.message))
         return tuple(sorted(found))
 
     def inspect(self, look: Callable[[Model], Any]) -> Any:
@@ -233,6 +239,9 @@ class Controller:
     def _commit(self) -> int | None:
         with self._dirty_lock:
             dirty, self._dirty = self._dirty, {}
+        n_lost = sum(kind.n_listener_errors for kind in self._source.kinds())
+        if n_lost != self._n_lost:  # a change was not noted: which one is unknown
+            self._n_lost, self._rebuild = n_lost, True
         now = self._wall_clock()
         with self._model_lock:
             if self._rebuild:
@@ -315,6 +324,10 @@ class RouteHold:
                 del self._held[key]
                 vhosts[key] = held
         return replace(changes, vhosts=vhosts)
+
+
+def _rejected(ref: ObjectRef, origin: str, reason: Reason, message: str) -> Condition:
+    return Condition(object=ref, reason=reason, message=f"{origin}: {message}" if origin else message, fatal=True)
 
 
 def _unsynced(kinds: Sequence[KindStatus]) -> str:

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.compile.encode import encode, encode_endpoints
+from atsk8s.compile.encode import encode, encode_endpoints, route_identities
 from atsk8s.errors import InvariantError
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Certificate, HostKey, Service, ServiceKey, VirtualHost
@@ -116,10 +116,10 @@ class _Stable(NamedTuple):
 
 
 class _PublishedVhost(NamedTuple):
-    digest: bytes
-    services: tuple[ServiceKey, ...]
-    routes: tuple[str, ...]
-    route_ids: tuple[int, ...]
+    """The value itself, which the model has as well, and not its bytes: equal values have equal bytes."""
+
+    vhost: VirtualHost
+    route_ids: tuple[int, ...]  # in the order of `route_identities`
 
 
 class _Overlay(Generic[H, V]):
@@ -273,18 +273,18 @@ class Published:
         former = vhosts.get(key)
         if vhost is None:
             if former is not None:
-                _refer(services, (), former.services)
+                _refer(services, (), former.vhost.services())
                 vhosts.set(key, None)
                 calls.append(DropVhost(key))
             return
-        blob = encode(vhost)
-        digest = _digest(blob.data)
-        if former is not None and (former.digest, former.services, former.routes) == (digest, blob.services, blob.routes):
+        if former is not None and former.vhost == vhost:
+            vhosts.set(key, former._replace(vhost=vhost))  # one value less in memory
             return
-        ids = _refer(services, blob.services, former.services if former else ())
-        known = dict(zip(former.routes, former.route_ids, strict=True)) if former else {}
+        blob = encode(vhost)
+        ids = _refer(services, blob.services, former.vhost.services() if former else ())
+        known = dict(zip(route_identities(former.vhost), former.route_ids, strict=True)) if former else {}
         route_ids = tuple(known.get(identity) or self._new_id() for identity in blob.routes)
-        vhosts.set(key, _PublishedVhost(digest, blob.services, blob.routes, route_ids))
+        vhosts.set(key, _PublishedVhost(vhost, route_ids))
         calls.append(PutVhost(key, blob.data, ids, route_ids))
 
 

@@ -75,6 +75,14 @@ def route_identity(key: HostKey, rule: Rule, *, is_default: bool = False) -> str
     return f"{rule.object} {key.place.name} {host_text(key)}{port} {path} {kind}"
 
 
+def route_identities(vhost: VirtualHost) -> list[str]:
+    """`Blob.routes` of a virtual host, without encoding it."""
+    identities = [route_identity(vhost.key, rule) for rule in sorted(vhost.rules, key=rule_order)]
+    if vhost.default is not None:
+        identities.append(route_identity(vhost.key, vhost.default, is_default=True))
+    return identities
+
+
 def encode(vhost: VirtualHost) -> Blob:
     """The blob of `vhost`; the order of its rules does not matter.
 

@@ -56,7 +56,11 @@ class ClaimIndex(Generic[C]):
                 continue
             if was is not None:
                 self._remove(host, was)
-            insort(self._claims.setdefault(host, []), claim, key=_precedence)
+            claims = self._claims.get(host)
+            if claims is None:
+                self._claims[host] = [claim]
+            else:
+                insort(claims, claim, key=_precedence)
             touched.append(host)
         for host, was in former.items():
             self._remove(host, was)

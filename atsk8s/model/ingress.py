@@ -8,7 +8,7 @@ fault in `tls` costs that entry of `tls`: routes do not depend on certificates.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.api.networking import HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend
@@ -19,6 +19,9 @@ from atsk8s.model.paths import match_kind, match_path
 from atsk8s.model.precedence import Precedence, object_precedence, rule_order
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before spec.ingressClassName existed; still in wide use
+# The one backend of a rule, by (namespace, Service, port): thousands of routes lead to a few services.
+Backends: TypeAlias = dict[tuple[str, str, int | str], tuple[Backend, ...]]
+
 PATHS_MAX: Final = 10_000  # of one Ingress; etcd's object size allows about as many
 
 
@@ -27,9 +30,14 @@ class RouteClaim:
     """What one Ingress wants of one host: rules (sorted, unique by path and kind), and the rule for paths that none matches."""
 
     object: ObjectKey
-    precedence: Precedence
+    created_s: int
     rules: tuple[Rule, ...]
     default: Rule | None
+
+    @property
+    def precedence(self) -> Precedence:
+        """See `object_precedence`."""
+        return object_precedence(self.created_s, self.object)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +45,13 @@ class TlsClaim:
     """The Secrets that one Ingress has for one host, in its order."""
 
     object: ObjectKey
-    precedence: Precedence
+    created_s: int
     secrets: tuple[ObjectKey, ...]
+
+    @property
+    def precedence(self) -> Precedence:
+        """See `object_precedence`."""
+        return object_precedence(self.created_s, self.object)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +76,18 @@ def class_of(ingress: Ingress) -> str | None:
     return named if named is not None else ingress.metadata.annotations.get(CLASS_ANNOTATION) or None
 
 
-def translate(key: ObjectKey, ingress: Ingress) -> Claims:
+def translate(key: ObjectKey, ingress: Ingress, backends: Backends | None = None) -> Claims:
     """The claims of an Ingress that is ours.
 
     A rejected one claims nothing and has one fatal condition: half of an object that the API would refuse is a surprise.
+
+    Args:
+        key: its own.
+        ingress: the object.
+        backends: values that other Ingresses' rules have already, to share them; those made here are added.
     """
     try:
-        return _Translation(key, ingress).claims()
+        return _Translation(key, ingress, {} if backends is None else backends).claims()
     except RejectError as rejection:
         return Claims(
             conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
@@ -83,12 +101,12 @@ def _ref(key: ObjectKey) -> ObjectRef:
 class _Translation:
     """The state of one call of `translate`."""
 
-    def __init__(self, key: ObjectKey, ingress: Ingress) -> None:
+    def __init__(self, key: ObjectKey, ingress: Ingress, backends: Backends) -> None:
         self._key = key
         self._spec = ingress.spec
-        self._precedence = object_precedence(ingress.metadata.created_s, key)
+        self._created_s = ingress.metadata.created_s
         self._conditions: list[Condition] = []
-        self._backends: dict[tuple[str, int | str], tuple[Backend, ...]] = {}  # most rules of one Ingress lead to few services
+        self._backends = backends
 
     def claims(self) -> Claims:
         default = self._default()
@@ -108,7 +126,7 @@ class _Translation:
 
     def _claim(self, rules: dict[tuple[str, PathMatchKind], Rule], default: Rule | None) -> RouteClaim:
         in_order = tuple(sorted(rules.values(), key=rule_order)) if len(rules) > 1 else tuple(rules.values())
-        return RouteClaim(object=self._key, precedence=self._precedence, rules=in_order, default=default)
+        return RouteClaim(object=self._key, created_s=self._created_s, rules=in_order, default=default)
 
     def _default(self) -> Rule | None:
         backend = self._spec.default_backend
@@ -164,7 +182,8 @@ class _Translation:
         port = target.port.ref
         if port is None:
             raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port needs exactly one of name and number: set one")
-        found = self._backends.get((target.name, port))
+        place = (self._key.namespace, target.name, port)
+        found = self._backends.get(place)
         if found is not None:
             return found
         if not is_subdomain(target.name):
@@ -174,7 +193,7 @@ class _Translation:
         if isinstance(port, int) and not 0 < port < 65536:
             raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port.number {port} is outside 1..65535: correct it")
         backends = (Backend(service=ServiceKey(namespace=self._key.namespace, name=target.name, port=port)),)
-        self._backends[target.name, port] = backends
+        self._backends[place] = backends
         return backends
 
     def _tls(self, hosts: dict[HostKey, dict[tuple[str, PathMatchKind], Rule]]) -> tuple[tuple[HostKey, TlsClaim], ...]:
@@ -201,7 +220,7 @@ class _Translation:
                     f"{field} and the rules name no host: the option --default-certificate has the one for every host",
                 )
         return tuple(
-            (host, TlsClaim(object=self._key, precedence=self._precedence, secrets=tuple(named))) for host, named in secrets.items()
+            (host, TlsClaim(object=self._key, created_s=self._created_s, secrets=tuple(named))) for host, named in secrets.items()
         )
 
     def _tls_hosts(self, hosts: tuple[str, ...], field: str) -> list[HostKey]:

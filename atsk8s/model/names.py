@@ -44,7 +44,8 @@ def host_key(text: str, field: str) -> HostKey:
     if not text:
         return NO_HOST
     # Only ASCII is folded: the Kelvin sign's lower case is "k".
-    host = text.lower() if text.isascii() else text
+    lower = text.lower() if text.isascii() else text
+    host = text if text == lower else lower  # the object's own string, where it will do: there are many
     place = Place.EXACT
     if host.startswith("*."):
         host, place = host[2:], Place.WILDCARD

@@ -23,7 +23,7 @@ from atsk8s.model.certificates import certificate
 from atsk8s.model.changes import Changes as Changes
 from atsk8s.model.explain import dump, explain
 from atsk8s.model.index import ClaimIndex, References
-from atsk8s.model.ingress import Claims, RouteClaim, TlsClaim, class_of, translate
+from atsk8s.model.ingress import Backends, Claims, RouteClaim, TlsClaim, class_of, translate
 from atsk8s.model.ir import (
     Certificate,
     Condition,
@@ -45,6 +45,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _NO_CLAIMS: Final = Claims()
+_BACKENDS_SPARE: Final = 4096  # shared values that may be of no use any more
 
 
 class Kind(Protocol):
@@ -79,6 +80,7 @@ class Model:
         self._secrets: dict[ObjectKey, core.Secret] = {}
         # What they translate to, and indexes.
         self._claims: dict[ObjectKey, Claims] = {}  # of the Ingresses that are ours
+        self._backends: Backends = {}
         self._by_class: dict[str | None, dict[ObjectKey, None]] = {}
         self._routes: ClaimIndex[RouteClaim] = ClaimIndex()
         self._tls_claims: ClaimIndex[TlsClaim] = ClaimIndex()
@@ -164,7 +166,11 @@ class Model:
         """Bring the claims of one Ingress up to date."""
         ingress = self._ingresses.get(key)
         former = self._claims.get(key, _NO_CLAIMS)
-        claims = translate(key, ingress) if ingress is not None and self._is_ours(key, class_of(ingress)) else None
+        claims: Claims | None = None
+        if ingress is not None and self._is_ours(key, class_of(ingress)):
+            claims = translate(key, ingress, self._backends)
+            if len(self._backends) > _BACKENDS_SPARE + 2 * len(self._service_uses):
+                self._backends.clear()  # most are of Ingresses that are gone; the others are shared less, no more
         _set(self._claims, key, claims)
         now = claims or _NO_CLAIMS
         for host in self._routes.replace(former.routes, now.routes):

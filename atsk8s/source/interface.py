@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from atsk8s.api.meta import K
+from atsk8s.api.meta import K, ObjectKey
+from atsk8s.errors import Reason
 from atsk8s.source.kinds import Kind
 from atsk8s.source.store import Listener, Store
 
@@ -37,6 +38,17 @@ class KindStatus:
     n_requests: int
     staleness_s: float  # since the source last spoke to us; inf before it ever did
     n_listener_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that is wrong with what is no object of a kind, or not yet: a file, or a document in it."""
+
+    origin: str  # "file", or "file:line" of the document
+    reason: Reason
+    message: str
+    kind: str = ""  # "" if the document did not say
+    key: ObjectKey | None = None
 
 
 class Source(Protocol):
@@ -71,6 +83,10 @@ class Source(Protocol):
 
     def kinds(self) -> tuple[KindStatus, ...]:
         """State of every kind, for health, metrics and messages."""
+        ...
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong at the moment with files and documents; () for a source that has none."""
         ...
 
 

@@ -39,7 +39,7 @@ from atsk8s.api.decode import UNDECODABLE, reason_of
 from atsk8s.api.meta import MAX_NAME_CHARS, K, KubeObject, ObjectKey
 from atsk8s.errors import KubeError, Reason, RejectError
 from atsk8s.source.documents import MAX_DOCUMENTS, Plain, SyntaxFault, load, split_documents
-from atsk8s.source.interface import Clock, KindStatus, SyncBarrier, Wait, is_synced
+from atsk8s.source.interface import Clock, KindStatus, Problem, SyncBarrier, Wait, is_synced
 from atsk8s.source.kinds import KINDS, AnyKind, Kind
 from atsk8s.source.manifest_objects import key_of, to_object, yaml_type
 from atsk8s.source.store import Listener, Rejection, Store
@@ -53,17 +53,6 @@ MAX_FILES = 10_000
 SUFFIXES = (".yaml", ".yml", ".json")
 
 _Signature = tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One fault, for logs, health output and `check`."""
-
-    origin: str  # "file", or "file:line" of the document
-    reason: Reason
-    message: str
-    kind: str = ""  # "" if the document did not say
-    key: ObjectKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Backend, Condition, HostKey, PathMatchKind, Place, Rule, ServiceKey, VirtualHost
 from atsk8s.model.state import Model
-from atsk8s.source.interface import KindStatus
+from atsk8s.source.interface import KindStatus, Problem
 from atsk8s.source.kinds import ENDPOINT_SLICE, INGRESS, KINDS, SERVICE, AnyKind
 from atsk8s.source.store import Listener, Rejection, Store
 
@@ -44,6 +44,9 @@ class FakeSource:
     def stop(self, timeout_s: float = 5.0) -> bool:
         self.is_stopped = True
         return True
+
+    def problems(self) -> tuple[Problem, ...]:
+        return (Problem(origin="bad.yaml", reason=Reason.MALFORMED, message="no YAML"),)
 
     def wait_synced(self, timeout_s: float) -> bool:
         return not self.unsynced
@@ -332,8 +335,8 @@ def test_conditions_include_what_could_not_be_decoded() -> None:
     world.source.stores[INGRESS].reject(ObjectKey("ns", "bad"), Rejection(reason=Reason.MALFORMED, message="no"))
     world.run()
 
-    (condition,) = world.controller.conditions()
-    assert (condition.object.kind, condition.object.name, condition.reason) == ("Ingress", "bad", Reason.MALFORMED)
+    found = [(condition.object.kind, condition.object.name, condition.reason) for condition in world.controller.conditions()]
+    assert found == [("File", "bad.yaml", Reason.MALFORMED), ("Ingress", "bad", Reason.MALFORMED)]
 
 
 def test_a_drain_ends_readiness_and_changes_are_published_all_the_same() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atsk8s.api.meta import K, ObjectKey
-from atsk8s.source.interface import Clock, Jitter, KindStatus, SyncBarrier, Wait, is_synced
+from atsk8s.source.interface import Clock, Jitter, KindStatus, Problem, SyncBarrier, Wait, is_synced
 from atsk8s.source.kinds import KINDS, AnyKind, Kind
 from atsk8s.source.kube.credentials import Load
 from atsk8s.source.kube.pacing import StreamedLists
@@ -119,6 +119,10 @@ class KubeSource:
     def wait_synced(self, timeout_s: float) -> bool:
         """See `interface.Source`."""
         return self._barrier.wait(lambda: is_synced(self.kinds()), timeout_s)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """See `interface.Source`: an API server has only objects."""
+        return ()
 
     def kinds(self) -> tuple[KindStatus, ...]:
         """See `interface.Source`."""

@@ -234,14 +234,13 @@ class KubeTransport:
                 return self._access
             if self._failed_at > asked_at:  # and it failed: six threads must not run a hanging exec plugin one after the other
                 raise KubeError(self._failure)
-            self._stale = False
             try:
                 renewed = self._open()
             except KubeError as error:
-                self._stale = True
                 self._failed_at, self._failure = self._clock(), str(error)
                 raise
-            self._access = renewed
+            # Only now: until the new ones are here, the others wait for them rather than be refused with the old.
+            self._access, self._stale = renewed, False
             access.pool.clear()  # idle connections; one that is in use lives until its response ends
             _log.info("credentials loaded again", extra={"origin": renewed.credentials.origin})
             return renewed
