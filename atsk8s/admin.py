@@ -118,7 +118,7 @@ class Admin:
     def _readyz(self, query: Mapping[str, str]) -> tuple[int, str, bytes]:
         try:
             wait_s = min(float(query.get("wait", "0")), WAIT_MAX_S)
-            version = int(query.get("version", "1"))
+            version = int(query.get("version", "0"))
         except ValueError:
             return _text(400, "wait is seconds, version is a table version")
         deadline = time.monotonic() + wait_s

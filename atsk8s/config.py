@@ -18,6 +18,8 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 CONTROLLER_NAME: Final = "atsk8s.io/ingress-controller"  # IngressClass spec.controller of the classes that are ours
 DEFAULT_INGRESS_CLASS: Final = "atsk8s"
 OPTION_BYTES_MAX: Final = 4096  # one option's value
+HEALTH_PATH_BYTES_MAX: Final = 255  # ATSK_HEALTH_PATH_MAX of plugin_c
+TRUSTED_PROXIES_MAX: Final = 256  # ATSK_TRUSTED_MAX of plugin_c: every request's client is held against each
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -162,6 +164,8 @@ def _path(text: str) -> str:
 def _health_path(text: str) -> str:
     if not text.startswith("/") or any(not 0x20 < ord(c) < 0x7F or c in "?#%" for c in text):
         raise ValueError("is not a plain URL path such as /healthz")
+    if len(text) > HEALTH_PATH_BYTES_MAX:
+        raise ValueError(f"has {len(text)} characters; at most {HEALTH_PATH_BYTES_MAX} are taken")
     return text
 
 
@@ -192,9 +196,12 @@ def _service_port(text: str) -> tuple[str, str, int | str]:
 
 def _networks(text: str) -> tuple[Network, ...]:
     try:
-        return tuple(sorted({ipaddress.ip_network(w) for w in parse_words(text)}, key=lambda n: (n.version, n)))
+        networks = tuple(sorted({ipaddress.ip_network(w) for w in parse_words(text)}, key=lambda n: (n.version, n)))
     except ValueError as error:
         raise ValueError(f"has an entry that is no address range (CIDR): {error}") from None
+    if len(networks) > TRUSTED_PROXIES_MAX:
+        raise ValueError(f"has {len(networks)} entries; at most {TRUSTED_PROXIES_MAX} are taken: join neighbours into larger ranges")
+    return networks
 
 
 def _listen_address(text: str) -> tuple[str, int] | None:

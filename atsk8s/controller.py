@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.config import Settings
-from atsk8s.errors import InvariantError, Reason
+from atsk8s.errors import InvariantError, KubeError, Reason
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey, VirtualHost
 from atsk8s.model.state import Model
@@ -29,8 +29,11 @@ from atsk8s.source.store import Change
 _log = logging.getLogger(__name__)
 
 ROUTE_HOLD_S: Final = 0.1  # how long a new route waits for its Service and slices to be seen (design: no 503 on a first route)
+START_RETRY_S: Final = 5.0  # between attempts at a source that cannot work as configured
+UNSYNCED_ROUND_S: Final = 0.1  # how often the reasons for waiting are looked at until the first lists are in
+VERDICT_REST_S: Final = 1.0  # how long a condition must stand before it is worth a log line
 IDLE_ROUND_S: Final = 1.0  # how often an idle controller goes round, for its heartbeat and for certificates that expire
-LOGGED_VERDICTS_MAX: Final = 20  # lines one commit may log about objects; the rest is counted, and stands in /conditions
+LOGGED_VERDICTS_MAX: Final = 20  # lines one round may log about objects; the rest is counted, and stands in /conditions
 REBUILD_BACKOFF_S: Final = (0.1, 0.5, 2.0, 10.0)  # after the first, second, ... failed commit in a row
 
 
@@ -95,6 +98,7 @@ class Controller:
         bell: Bell,
         on_first_table: Callable[[], None],
         on_health: Callable[[bool, str], None],
+        on_unusable: Callable[[str], None] = lambda _: None,
         is_draining: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -106,6 +110,7 @@ class Controller:
         self._bell = bell
         self._on_first_table = on_first_table
         self._on_health = on_health
+        self._on_unusable = on_unusable
         self._is_draining = is_draining
         self._clock = clock
         self._wall_clock = wall_clock
@@ -117,6 +122,7 @@ class Controller:
         self._failures_in_a_row = 0
         self._n_lost = 0
         self._hold = RouteHold(clock)
+        self._verdict_log = VerdictLog(clock)
         self._report = Report(heartbeat_s=clock())
         self._model_lock = threading.Lock()  # the model is ours; explain and dump borrow it between rounds
 
@@ -165,26 +171,38 @@ class Controller:
     # --- the controller's thread ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until the bell says stop.
-
-        Raises:
-            KubeError: the source can never work as configured.
-        """
+        """Run until the bell says stop."""
         self._source.subscribe(self._on_change)
-        self._source.start()
+        if not self._start_source():
+            return
         # Loading makes much and drops little: the collector would only go over it again and again, for up to a second each time.
         gc.disable()
         try:
-            while not is_synced(self._source.kinds()):
-                if self._go_to_sleep(IDLE_ROUND_S):
+            while not is_synced(kinds := self._source.kinds()):
+                self._say_health(ready=False, reason=_unsynced(kinds))
+                if self._go_to_sleep(UNSYNCED_ROUND_S):
                     return
-                self._say_health(ready=False, reason=_unsynced(self._source.kinds()))
             while True:
                 self._round()
                 if self._go_to_sleep(self._sleep_s()):
                     return
         finally:
             self._source.stop()
+
+    def _start_source(self) -> bool:
+        """Start the source, trying again for as long as it cannot work as configured: somebody may mend the file that is at
+        fault.  False when it is time to stop."""
+        while True:
+            try:
+                self._source.start()
+            except KubeError as error:
+                if str(error) != self._report.reason:
+                    self._say_health(ready=False, reason=str(error))
+                    self._on_unusable(str(error))
+                if self._go_to_sleep(START_RETRY_S):
+                    return False
+            else:
+                return True
 
     def _go_to_sleep(self, timeout_s: float) -> bool:
         stop = self._bell.wait(timeout_s)
@@ -249,10 +267,11 @@ class Controller:
             for kind, key in dirty:
                 self._model.put(kind, key, self._source.store(kind).get(key))
             changes = self._model.drain(now_s=int(now))
+            self._verdict_log.tell(self._model.verdict)
             first = self._report.version == 0
             changes = changes if first else self._hold.apply(changes, self._model.is_seen)
         version = self._table.commit(changes)
-        self._log_verdicts(changes.verdicts)
+        self._verdict_log.note(changes.verdicts)
         if self._rebuild:
             self._rebuild = False
             # A first table may be empty, and is a right answer all the same.
@@ -261,18 +280,6 @@ class Controller:
         if version is None and dirty:
             self._report = replace(self._report, n_unchanged=self._report.n_unchanged + 1)
         return version
-
-    def _log_verdicts(self, refs: Sequence[ObjectRef]) -> None:
-        """One line for each condition of an object whose verdict has changed, so that its author finds it in the log."""
-        n_lines = 0
-        for ref in refs:
-            for condition in self._model.verdict(ref):
-                n_lines += 1
-                if n_lines <= LOGGED_VERDICTS_MAX:
-                    extra = {"object": str(ref), "reason": str(condition.reason), "why": condition.message}
-                    _log.warning("rejected" if condition.fatal else "accepted with conditions", extra=extra)
-        if n_lines > LOGGED_VERDICTS_MAX:
-            _log.warning("more conditions, see /conditions of --admin", extra={"n_more": n_lines - LOGGED_VERDICTS_MAX})
 
     def _load_all(self) -> None:
         """Everything anew from the stores: at the start, and after a commit that failed."""
@@ -288,6 +295,43 @@ class Controller:
             self._on_health(ready, reason)
             if not ready:
                 _log.info("not ready", extra={"reason": reason})
+
+
+class VerdictLog:
+    """Logs what is wrong with an object, so that its author finds it in the log, once it has stood for a while: kinds arrive in no
+    order, and a Service that comes a moment after its Ingress is nobody's fault."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._due: dict[ObjectRef, float] = {}  # in order of time
+        self._told: dict[ObjectRef, tuple[Condition, ...]] = {}
+
+    def note(self, refs: Sequence[ObjectRef]) -> None:
+        """The verdicts of these objects may have changed."""
+        due = self._clock() + VERDICT_REST_S
+        for ref in refs:
+            self._due.setdefault(ref, due)
+
+    def tell(self, verdict: Callable[[ObjectRef], tuple[Condition, ...]]) -> None:
+        """Log what has rested for long enough and differs from what was logged before."""
+        now = self._clock()
+        n_lines = 0
+        while self._due and next(iter(self._due.values())) <= now:
+            ref = next(iter(self._due))
+            del self._due[ref]
+            conditions = verdict(ref)
+            new = [condition for condition in conditions if condition not in self._told.get(ref, ())]
+            if conditions:
+                self._told[ref] = conditions
+            else:
+                self._told.pop(ref, None)
+            for condition in new:
+                n_lines += 1
+                if n_lines <= LOGGED_VERDICTS_MAX:
+                    extra = {"object": str(ref), "reason": str(condition.reason), "why": condition.message}
+                    _log.warning("rejected" if condition.fatal else "accepted with conditions", extra=extra)
+        if n_lines > LOGGED_VERDICTS_MAX:
+            _log.warning("more conditions, see /conditions of --admin", extra={"n_more": n_lines - LOGGED_VERDICTS_MAX})
 
 
 class RouteHold:

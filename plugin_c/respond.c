@@ -10,18 +10,37 @@
 static uint64_t secret[2]; /* written once, before the first request */
 static TSCont on_response_cont;
 
+static void
+field_add(TSMBuffer bufp, TSMLoc hdr, const char *name, int name_len, const char *value, int value_len)
+{
+  TSMLoc field = TS_NULL_MLOC;
+  if (TSMimeHdrFieldCreateNamed(bufp, hdr, name, name_len, &field) == TS_SUCCESS) {
+    (void)TSMimeHdrFieldValueStringSet(bufp, hdr, field, -1, value, value_len);
+    (void)TSMimeHdrFieldAppend(bufp, hdr, field);
+    (void)TSHandleMLocRelease(bufp, hdr, field);
+  }
+}
+
 /* Adds X-Request-Id, so that a user's report finds the access log's line. */
 static void
 request_id_add(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr)
 {
   static const char name[] = "X-Request-Id";
   char id[ATSK_REQUEST_ID_LEN + 1];
-  TSMLoc field = TS_NULL_MLOC;
   (void)snprintf(id, sizeof id, "%016llx", (unsigned long long)atsk_request_number(txnp));
-  if (TSMimeHdrFieldCreateNamed(bufp, hdr, name, (int)sizeof name - 1, &field) == TS_SUCCESS) {
-    (void)TSMimeHdrFieldValueStringSet(bufp, hdr, field, -1, id, (int)ATSK_REQUEST_ID_LEN);
-    (void)TSMimeHdrFieldAppend(bufp, hdr, field);
+  field_add(bufp, hdr, name, (int)sizeof name - 1, id, (int)ATSK_REQUEST_ID_LEN);
+}
+
+/* ATS says so on most of its own answers, but not where a plugin ended the transaction. */
+static void
+no_store_add(TSMBuffer bufp, TSMLoc hdr)
+{
+  static const char no_store[] = "no-store";
+  TSMLoc field                 = TSMimeHdrFieldFind(bufp, hdr, TS_MIME_FIELD_CACHE_CONTROL, TS_MIME_LEN_CACHE_CONTROL);
+  if (field != TS_NULL_MLOC) {
     (void)TSHandleMLocRelease(bufp, hdr, field);
+  } else {
+    field_add(bufp, hdr, TS_MIME_FIELD_CACHE_CONTROL, TS_MIME_LEN_CACHE_CONTROL, no_store, (int)sizeof no_store - 1);
   }
 }
 
@@ -117,6 +136,7 @@ atsk_respond_replace_error(TSHttpTxn txnp)
     body_set(txnp, status == TS_HTTP_STATUS_GATEWAY_TIMEOUT ? "The service behind this address did not answer in time."
                                                             : "The service behind this address could not be reached.");
     request_id_add(txnp, bufp, hdr);
+    no_store_add(bufp, hdr);
     replaced = true;
   }
   (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);

@@ -26,7 +26,8 @@ struct txn {
   struct atsk_pick pick;
   uint32_t attempts; /* begun so far; attempt k is at choice k modulo pick.n */
   bool is_name;      /* ExternalName: one choice, resolved by ATS */
-  bool refused;      /* the name led to an address that it may not lead to */
+  bool is_safe;      /* RFC 9110 section 9.2.1: may be sent again, whatever became of it */
+  bool is_guarded;   /* has the hooks that look at an attempt which may be the last */
   union {
     char literal[ATSK_TRIES_MAX][LITERAL_MAX]; /* one a choice: ATS keeps pointers to them until the transaction ends */
     char name[ATSK_HOST_MAX + 1];
@@ -70,6 +71,29 @@ address_write(const struct atsk_endpoint_address *address, char *out)
   return (size_t)(end - out);
 }
 
+/* The address that ATS's look-up of the action's literal would give: with it there is none.  A literal that HostDB has not met costs a
+ * 20 ms retry otherwise (HostDBProcessor::getby, MUTEX_RETRY_DELAY), so the first request to every new pod.  The look-up comes
+ * before the hook that calls this for the attempt after it (HttpSM, SM_ACTION_DNS_LOOKUP; HttpTransact::PPDNSLookupAPICall). */
+static void
+server_address_set(TSHttpTxn txnp, const struct atsk_endpoint_address *address)
+{
+  if (address->family == ATSK_FAMILY_IPV6) {
+    struct sockaddr_in6 to;
+    memset(&to, 0, sizeof to);
+    to.sin6_family = AF_INET6;
+    to.sin6_port   = htons(address->port);
+    memcpy(&to.sin6_addr, address->addr, sizeof to.sin6_addr);
+    (void)TSHttpTxnServerAddrSet(txnp, (const struct sockaddr *)&to);
+  } else {
+    struct sockaddr_in to;
+    memset(&to, 0, sizeof to);
+    to.sin_family = AF_INET;
+    to.sin_port   = htons(address->port);
+    memcpy(&to.sin_addr, address->addr, sizeof to.sin_addr);
+    (void)TSHttpTxnServerAddrSet(txnp, (const struct sockaddr *)&to);
+  }
+}
+
 /* Tells ATS where the next attempt goes.  responseIsRetryable stays 0: a pod's answer is an answer, whatever its status; only what gave
  * no answer is tried again (and POST only while no byte was sent: HttpTransact::is_request_retryable). */
 static void
@@ -89,6 +113,9 @@ action_set(TSHttpTxn txnp, struct txn *txn, uint32_t choice)
   action.port          = address.port;
   action.nextHopExists = true;
   TSHttpTxnResponseActionSet(txnp, &action);
+  if (!txn->is_name) {
+    server_address_set(txnp, &address);
+  }
 }
 
 static void
@@ -158,43 +185,49 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
     atsk_count(ATSK_COUNT_RETRIES);
     atsk_pick_advance(&txn->pick, attempt % txn->pick.n);
   }
-  if (attempt + 1 < txn->pick.n) {
-    action_set(txnp, txn, attempt + 1);
-  } else {
+  const bool is_last = attempt + 1 >= txn->pick.n;
+  if (is_last) {
     action_set_fail(txnp, txn);
+  } else {
+    action_set(txnp, txn, attempt + 1);
+  }
+  if ((is_last || !txn->is_safe) && !txn->is_guarded) { /* others end in a pod's answer or in another attempt */
+    TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, on_txn_cont);
+    TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_txn_cont);
+    txn->is_guarded = true;
   }
   return attempt > 0;
 }
 
 static bool
-ipv4_is_inward(const uint8_t *a)
+ipv4_is_refused(const uint8_t *a, bool allow_loopback)
 {
-  return a[0] == 0 || a[0] == 127 || (a[0] == 169 && a[1] == 254) || a[0] >= 224;
+  return a[0] == 0 || (a[0] == 127 && !allow_loopback) || (a[0] == 169 && a[1] == 254) || a[0] >= 224;
 }
 
-/* Loopback, link-local, multicast, unspecified: what a name in the API must not lead to. */
+/* Loopback, link-local (a cloud's metadata service), multicast, unspecified: what a name in the API must not lead to. */
 static bool
-address_is_inward(const struct sockaddr *to)
+address_is_refused(const struct sockaddr *to, bool allow_loopback)
 {
   if (to == NULL || (to->sa_family != AF_INET && to->sa_family != AF_INET6)) {
     return true;
   }
   if (to->sa_family == AF_INET) {
-    return ipv4_is_inward((const uint8_t *)&((const struct sockaddr_in *)to)->sin_addr);
+    return ipv4_is_refused((const uint8_t *)&((const struct sockaddr_in *)to)->sin_addr, allow_loopback);
   }
   const struct in6_addr *a = &((const struct sockaddr_in6 *)to)->sin6_addr;
   if (IN6_IS_ADDR_V4MAPPED(a)) {
-    return ipv4_is_inward(a->s6_addr + 12);
+    return ipv4_is_refused(a->s6_addr + 12, allow_loopback);
   }
-  return IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_MULTICAST(a);
+  return IN6_IS_ADDR_UNSPECIFIED(a) || (IN6_IS_ADDR_LOOPBACK(a) && !allow_loopback) || IN6_IS_ADDR_LINKLOCAL(a) ||
+         IN6_IS_ADDR_MULTICAST(a);
 }
 
 /* TS_HTTP_SEND_REQUEST_HDR_HOOK: connected, nothing sent yet.  False: nothing may be sent. */
 static bool
 attempt_connected(TSHttpTxn txnp, struct txn *txn)
 {
-  if (txn->is_name && !atsk_settings_view()->allow_loopback_names && address_is_inward(TSHttpTxnServerAddrGet(txnp))) {
-    txn->refused = true;
+  if (txn->is_name && address_is_refused(TSHttpTxnNextHopAddrGet(txnp), atsk_settings_view()->allow_loopback_names)) {
     return false;
   }
   /* The last choice, on a connection from the pool: the pod may close it this very moment, as it may any idle one, and would answer
@@ -203,6 +236,23 @@ attempt_connected(TSHttpTxn txnp, struct txn *txn)
     action_set(txnp, txn, txn->attempts % txn->pick.n);
   }
   return true;
+}
+
+/* TS_HTTP_READ_RESPONSE_HDR_HOOK, with --cache=on: an answer that sets a cookie is one client's, whatever freshness it claims. */
+static void
+answer_read(TSHttpTxn txnp)
+{
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  if (TSHttpTxnServerRespGet(txnp, &bufp, &hdr) != TS_SUCCESS) {
+    return;
+  }
+  TSMLoc field = TSMimeHdrFieldFind(bufp, hdr, TS_MIME_FIELD_SET_COOKIE, TS_MIME_LEN_SET_COOKIE);
+  if (field != TS_NULL_MLOC) {
+    (void)TSHttpTxnServerRespNoStoreSet(txnp, 1);
+    (void)TSHandleMLocRelease(bufp, hdr, field);
+  }
+  (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
 }
 
 static int
@@ -225,6 +275,9 @@ on_txn(TSCont contp, TSEvent event, void *edata)
         TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_BAD_GATEWAY);
         reenable = TS_EVENT_HTTP_ERROR;
       }
+      break;
+    case TS_EVENT_HTTP_READ_RESPONSE_HDR:
+      answer_read(txnp);
       break;
     case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
       if (atsk_respond_replace_error(txnp)) {
@@ -261,35 +314,6 @@ atsk_txn_init(char *why, size_t why_size)
 
 /* --- forwarding -------------------------------------------------------------------------------------------------------------- */
 
-static bool
-has_field(TSRemapRequestInfo *rri, const char *name, int len)
-{
-  TSMLoc field = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, name, len);
-  if (field != TS_NULL_MLOC) {
-    (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
-  }
-  return field != TS_NULL_MLOC;
-}
-
-/* An HTTP/1.1 request with neither length nor chunks has no body (RFC 9112 section 6.3), and curl -X POST sends such; ATS answers 411
- * to it.  Say its length. */
-static void
-length_complete(TSHttpTxn txnp, TSRemapRequestInfo *rri)
-{
-  TSMLoc field = TS_NULL_MLOC;
-  if (has_field(rri, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH) ||
-      has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
-      TSHttpTxnClientProtocolStackContains(txnp, "h2") != NULL) { /* HTTP/2 has bodies without either */
-    return;
-  }
-  if (TSMimeHdrFieldCreateNamed(rri->requestBufp, rri->requestHdrp, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH,
-                                &field) == TS_SUCCESS) {
-    (void)TSMimeHdrFieldValueIntSet(rri->requestBufp, rri->requestHdrp, field, -1, 0);
-    (void)TSMimeHdrFieldAppend(rri->requestBufp, rri->requestHdrp, field);
-    (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
-  }
-}
-
 /* The URL names the first choice, so that other plugins and logs see where the request goes; ATS connects to what the action says. */
 static void
 url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
@@ -316,16 +340,17 @@ url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct txn *txn, uint
 /* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
  * pod this very moment, and what is not safe to send twice would be lost with it (502). */
 static void
-method_prepare(TSHttpTxn txnp, TSRemapRequestInfo *rri)
+method_prepare(TSHttpTxn txnp, TSRemapRequestInfo *rri, struct txn *txn)
 {
   int len            = 0;
   const char *method = TSHttpHdrMethodGet(rri->requestBufp, rri->requestHdrp, &len); /* ATS's own constant, if it is a known one */
-  if (method == TS_HTTP_METHOD_GET || method == TS_HTTP_METHOD_HEAD || method == TS_HTTP_METHOD_OPTIONS) {
+  txn->is_safe       = method == TS_HTTP_METHOD_GET || method == TS_HTTP_METHOD_HEAD || method == TS_HTTP_METHOD_OPTIONS;
+  if (txn->is_safe) {
     return;
   }
   TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_SERVER_SESSION_SHARING_MATCH, 0);
   if (method == TS_HTTP_METHOD_POST || method == TS_HTTP_METHOD_PUT) {
-    length_complete(txnp, rri);
+    atsk_incoming_complete_length(txnp, rri);
   }
 }
 
@@ -352,9 +377,9 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in,
   const struct atsk_settings *settings = atsk_settings_view();
   struct txn *txn                      = (struct txn *)TSmalloc(sizeof *txn);
   struct atsk_endpoint_address first;
-  txn->pick     = *pick;
-  txn->attempts = 0;
-  txn->refused  = false;
+  txn->pick       = *pick;
+  txn->attempts   = 0;
+  txn->is_guarded = false;
   atsk_pick_address(&txn->pick, 0, &first);
   txn->is_name = first.family == 0;
   if (txn->is_name) {
@@ -364,16 +389,15 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in,
   }
   TSUserArgSet(txnp, txn_slot, txn);
   TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, on_txn_cont);
-  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, on_txn_cont);
-  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_txn_cont);
   TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, on_txn_cont);
   action_set(txnp, txn, 0);
   url_rewrite(txnp, rri, txn, first.port);
   records_override(txnp, settings);
   if (settings->cache) {
+    TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, on_txn_cont);
     atsk_cache_key_set(txnp, in);
   }
-  method_prepare(txnp, rri);
+  method_prepare(txnp, rri, txn);
   /* Last: it moves the header's strings, which the view borrows. */
   atsk_forwarded_apply(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings);
   atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);

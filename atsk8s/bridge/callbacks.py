@@ -72,6 +72,7 @@ def _run(settings: Settings) -> None:
         bell=CoreBell(),
         on_first_table=lib.atsk_py_first_table,
         on_health=_health,
+        on_unusable=_end_start,
         is_draining=lambda: bool(lib.atsk_py_draining()),
     )
     admin = Admin(settings.admin, controller, core) if settings.admin is not None else None
@@ -111,10 +112,15 @@ def _health(ready: bool, reason: str) -> None:
 
 
 def _give_up(reason: str) -> None:
-    """Nothing will come any more: what waits for a first table need not wait on."""
+    """Nothing will come any more."""
+    _health(False, reason)
+    _end_start(reason)
+
+
+def _end_start(reason: str) -> None:
+    """Nothing will come for now: a start that still waits for a first table fails with what health says."""
     line = reason.encode()
     lib.atsk_py_log(3, line, len(line))
-    lib.atsk_py_health(False, line, len(line))
     lib.atsk_py_first_table()
 
 

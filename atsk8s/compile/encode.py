@@ -70,16 +70,27 @@ class _Strings:
 
 def route_identity(key: HostKey, rule: Rule, *, is_default: bool = False) -> str:
     """What names a route across commits: "namespace/name host path kind", and "*" for its path if it is its host's default."""
-    path, kind = ("*", "DEFAULT") if is_default else (rule.path, rule.kind.name)
+    return _identity(_where(key), rule, is_default=is_default)
+
+
+def _where(key: HostKey) -> str:
     port = f":{key.local_port}" if key.local_port else ""
-    return f"{rule.object} {key.place.name} {host_text(key)}{port} {path} {kind}"
+    return f"{key.place.name} {host_text(key)}{port}"
+
+
+def _identity(where: str, rule: Rule, *, is_default: bool) -> str:
+    if is_default:
+        return f"{rule.object} {where} * DEFAULT"
+    kind = "EXACT" if rule.kind is PathMatchKind.EXACT else "PREFIX"
+    return f"{rule.object} {where} {rule.path} {kind}"
 
 
 def route_identities(vhost: VirtualHost) -> list[str]:
     """`Blob.routes` of a virtual host, without encoding it."""
-    identities = [route_identity(vhost.key, rule) for rule in sorted(vhost.rules, key=rule_order)]
+    where = _where(vhost.key)
+    identities = [_identity(where, rule, is_default=False) for rule in sorted(vhost.rules, key=rule_order)]
     if vhost.default is not None:
-        identities.append(route_identity(vhost.key, vhost.default, is_default=True))
+        identities.append(_identity(where, vhost.default, is_default=True))
     return identities
 
 
@@ -96,6 +107,7 @@ def encode(vhost: VirtualHost) -> Blob:
     backends = bytearray()
     routes: list[str] = []
     n_backends = 0
+    where = _where(vhost.key)
 
     def add(rule: Rule, *, is_default: bool) -> int:
         nonlocal n_backends
@@ -118,7 +130,7 @@ def encode(vhost: VirtualHost) -> Blob:
                 *strings.add(rule.path_as_written.encode("utf-8", "replace")),
             )
         )
-        routes.append(route_identity(vhost.key, rule, is_default=is_default))
+        routes.append(_identity(where, rule, is_default=is_default))
         return place
 
     for rule in sorted(vhost.rules, key=rule_order):

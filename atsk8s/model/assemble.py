@@ -188,6 +188,8 @@ def _default(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Condit
 
 def _within_room(key: HostKey, claims: Sequence[RouteClaim], rules: Sequence[Rule], conditions: list[Condition]) -> Sequence[Rule]:
     """`rules` without those of the youngest Ingresses that a blob has no room for."""
+    if sum(map(_rule_room, rules)) <= BLOB_ROOM:
+        return rules
     age = {claim.object: place for place, claim in enumerate(claims)}
     kept: list[Rule] = []
     dropped: dict[ObjectKey, int] = {}

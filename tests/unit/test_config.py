@@ -65,6 +65,8 @@ def test_values(arg: str, field: str, value: object) -> None:
         (["--connect-timeout-ms=0"], "milliseconds"),
         (["--connect-timeout-ms=²"], "milliseconds"),
         (["--health-path=health"], "plain URL path"),
+        (["--health-path=/" + "x" * 255], "at most 255"),
+        (["--trusted-proxies=" + ",".join(f"10.0.{i // 128}.{i % 128}" for i in range(257))], "at most 256"),
         (["--cache=perhaps"], "neither true nor false"),
         (["--server=localhost"], "https://"),
         (["--log-level=" + "x" * 5000], "5000 bytes long"),

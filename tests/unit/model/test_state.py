@@ -242,3 +242,70 @@ def test_strict_wildcard_frees_its_hosts_when_it_goes() -> None:
     assert model.state().vhosts[host]
     assert model.verdicts()[ObjectRef(kind="Ingress", namespace="other", name="late")] != ()  # its Service is missing, no more
     assert not any(c.reason == Reason.CONFLICT for c in model.conditions())
+
+
+def test_certificates_follow_the_owner_of_the_routes() -> None:
+    """A route that comes or goes decides whose certificate is served, though no `tls` has changed."""
+    model = model_of()
+    host = host_key("a.example", "")
+    put(model, ingress("old", ("x.example", "/", "s"), tls={"a.example": "c"}, created_s=1))
+    put(model, ingress("young", ("y.example", "/", "s"), tls={"a.example": "c"}, namespace="other", created_s=2))
+    model.drain(now_s=0)
+    route = ingress("route", ("a.example", "/", "s"), namespace="other", created_s=3)
+
+    def served() -> str:
+        policy = model.state().tls[host]
+        assert policy is not None
+        return policy.certificates[0].namespace
+
+    assert served() == "shop"
+    put(model, route)
+    model.drain(now_s=0)
+    assert served() == "other"
+    delete(model, route)
+    model.drain(now_s=0)
+    assert served() == "shop"
+
+
+def test_slice_that_goes_takes_its_endpoints() -> None:
+    model = model_of()
+    pods = endpoint_slice("a", "10.0.0.1")
+    put(model, ingress("web", ("a.example", "/", "a")), service("a"), pods)
+    model.drain(now_s=0)
+    delete(model, pods)
+    [changed] = model.drain(now_s=0).services.values()
+
+    assert changed is not None
+    assert changed.endpoints == ()
+
+
+def test_strict_wildcard_takes_hosts_when_it_is_older() -> None:
+    """A wildcard that arrives late and is older takes what younger Ingresses of others have, and gives it back."""
+    model = model_of(Settings(tenancy=Tenancy.STRICT))
+    put(model, *(ingress(f"h{i}", (f"h{i}.x.example", "/", "a"), namespace="other", created_s=5) for i in range(3)))
+    model.drain(now_s=0)
+    star = ingress("star", ("*.x.example", "/", "a"), created_s=1)
+    put(model, star)
+    changes = model.drain(now_s=0)
+    taken = {host_key(f"h{i}.x.example", ""): None for i in range(3)}
+
+    assert {key: value for key, value in changes.vhosts.items() if value is None} == taken
+    delete(model, star)
+    assert set(model.drain(now_s=0).vhosts) == {*taken, host_key("*.x.example", "")}
+
+
+def test_strict_refusal_names_who_stands_in_the_way_now() -> None:
+    model = model_of(Settings(tenancy=Tenancy.STRICT))
+    first, second = (
+        ingress(name, (f"{name}.x.example", "/", "a"), namespace=name, created_s=age) for name, age in (("b", 1), ("c", 2))
+    )
+    put(model, first, second, ingress("star", ("*.x.example", "/", "a"), created_s=5))
+    model.drain(now_s=0)
+
+    def blocker() -> list[str]:
+        return [c.message.rpartition(" ")[2] for c in model.conditions() if c.object.name == "star" and c.reason == Reason.CONFLICT]
+
+    assert blocker() == ["b"]
+    delete(model, first)
+    model.drain(now_s=0)
+    assert blocker() == ["c"]
