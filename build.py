@@ -25,7 +25,9 @@ def demo(arguments: List[str]) -> int:
     """[--once] [--http-port N] ...: start Traffic Server over sample manifests and real backends, show requests and answers"""
     prerequisites.ensure_packages(prerequisites.DEMO, purpose="demo")
     from deploy import compile as compiler
+    from deploy import server
 
+    server.check_reachable(prerequisites.cache_dir())
     built = compiler.build()
     _become(built.venv / "bin/python", ["-m", "deploy.demo", *arguments], ATSK8S_BUILD=str(built.directory))
 
@@ -83,13 +85,16 @@ def bench(arguments: List[str]) -> int:
 
 
 def fuzz(arguments: List[str]) -> int:
-    """--minutes N: feed mutated blobs, requests and objects to the readers; every crash becomes a corpus file"""
+    """--minutes N: feed mutated blobs and requests to the C readers, N minutes a target; crashes are kept as files"""
+    parser = _parser("fuzz", fuzz)
+    parser.add_argument("--minutes", type=float, required=True, metavar="N", help="minutes for each target; fractions are fine")
+    minutes = parser.parse_args(arguments).minutes
+    if not 0 < minutes < 1e6:
+        parser.error(f"--minutes={minutes:g}: expected a number above 0")
     prerequisites.ensure_packages(prerequisites.FUZZ, purpose="fuzz")
-    from deploy import compile as compiler
+    from tests.fuzz import fuzzing
 
-    built = compiler.build()
-    python = prerequisites.ensure_venv("dev") / "bin/python"
-    _become(python, ["-m", "tests.fuzz", *arguments], ATSK8S_BUILD=str(built.directory))
+    return int(fuzzing.run(minutes))
 
 
 def image(arguments: List[str]) -> int:

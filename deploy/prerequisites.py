@@ -36,7 +36,7 @@ TEST_KINDS: Dict[str, Tuple[str, ...]] = {
     "golden": (),
     "c": ("clang-14", "libclang-rt-14-dev"),
     # ThreadSanitizer needs a liburcu that it understands: built from Debian's source package (tests/torture).
-    "torture": ("clang-14", "libclang-rt-14-dev", "dpkg-dev", "make", "xz-utils"),
+    "torture": ("autoconf", "automake", "build-essential", "clang-14", "dpkg-dev", "libclang-rt-14-dev", "libtool"),
     "fuzz": ("clang-14", "libclang-rt-14-dev"),
     "integration": (*_NETWORK, "curl", "nghttp2-client", "openssl", "procps"),
     "e2e": (*_NETWORK, "curl", "openssl", "procps"),
@@ -66,9 +66,9 @@ def say(text: str) -> None:
 def cache_dir() -> Path:
     """Return the directory of everything that is built or downloaded, and make it.
 
-    ATSK8S_CACHE, else /var/cache/atsk8s for root, else $XDG_CACHE_HOME/atsk8s or ~/.cache/atsk8s.
+    ATSK8S_BUILD_CACHE, else /var/cache/atsk8s for root, else $XDG_CACHE_HOME/atsk8s or ~/.cache/atsk8s.
     """
-    named = os.environ.get("ATSK8S_CACHE")
+    named = os.environ.get("ATSK8S_BUILD_CACHE")
     if named:
         path = Path(named).absolute()
     elif os.geteuid() == 0:
@@ -78,9 +78,9 @@ def cache_dir() -> Path:
     try:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise PrerequisiteError(f"cache directory {path}: {error.strerror}; set ATSK8S_CACHE to a directory of yours") from error
+        raise PrerequisiteError(f"cache directory {path}: {error.strerror}; set ATSK8S_BUILD_CACHE to a directory of yours") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise PrerequisiteError(f"cache directory {path}: not writable; set ATSK8S_CACHE to a directory of yours")
+        raise PrerequisiteError(f"cache directory {path}: not writable; set ATSK8S_BUILD_CACHE to a directory of yours")
     return path
 
 

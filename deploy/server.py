@@ -197,7 +197,7 @@ def check_reachable(path: Path) -> None:
         if directory.is_dir() and not allowed:
             raise ServerError(
                 f"{path}: user {user.pw_name} may not enter {directory} (mode {status.st_mode & 0o7777:o}); "
-                "choose another directory (TMPDIR and ATSK8S_CACHE decide), or chmod o+x it"
+                "choose another directory (TMPDIR and ATSK8S_BUILD_CACHE decide), or chmod o+x it"
             )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy import compile as compiler
-from deploy import prerequisites
+from deploy import prerequisites, server
 from deploy.prerequisites import CHECKOUT, PrerequisiteError, say
 
 TESTS = CHECKOUT / "tests"
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments)
     started_s = time.monotonic()
     _install_packages(request)
+    if {"integration", "e2e"} & set(request.kinds):
+        server.check_reachable(prerequisites.cache_dir())
     python = prerequisites.ensure_venv("dev") / "bin/python"
     built = compiler.build()
     environment = _environment(built)
@@ -114,7 +116,7 @@ def _environment(built: compiler.Build) -> dict[str, str]:
     found = {name: value for name, value in kept.items() if not name.startswith(foreign)}
     cache = prerequisites.cache_dir()
     found.update(
-        ATSK8S_CACHE=str(cache),
+        ATSK8S_BUILD_CACHE=str(cache),
         ATSK8S_BUILD=str(built.directory),
         ATSK8S_SEED=kept.get("ATSK8S_SEED") or str(secrets.randbelow(2**32)),
         HYPOTHESIS_STORAGE_DIRECTORY=str(cache / "hypothesis"),

@@ -5,10 +5,10 @@ From the bottom up; a file includes its own layer's headers only where a line be
     atsk_format, atsk_base, retire, siphash, id_map
     request, vhost
     trie, endpoints, certificates
-    publish and what only it includes
+    publish and what only it includes (places, records, supersede)
     match
     stats, controller
-    txn, tls and their parts | bridge | host, pyhost
+    txn, tls and their parts | state, bridge | options, host, pyhost
     kubernetes_remap, kubernetes_ssl
 """
 
@@ -39,7 +39,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "certificates": (*_BASE, "retire"),
     "places": (*_BASE, "certificates", "endpoints", "publish", "request", "retire", "trie", "vhost"),
     "records": (*_BASE, "certificates", "endpoints", "id_map", "publish", "retire", "trie", "vhost"),
-    "publish": (*_BASE, "certificates", "endpoints", "id_map", "places", "records", "retire", "trie", "vhost"),
+    "supersede": (*_BASE, "places", "publish", "records", "trie"),
+    "publish": (*_BASE, "certificates", "endpoints", "id_map", "places", "records", "retire", "supersede", "trie", "vhost"),
     "match": (*_BASE, "certificates", "endpoints", "publish", "request", "trie", "vhost"),
     "stats": ("atsk_base",),
     # The controller's side of the core: its header is what hooks may ask, its .c is the bridge's.
@@ -51,10 +52,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "forwarded": ("ats", *_BASE, "controller", "incoming"),
     "txn": (*_TABLE, "ats", "cache_key", "controller", "forwarded", "incoming", "respond", "stats"),
     "tls": (*_TABLE, "ats", "controller", "stats"),
-    "bridge": (*_TABLE, "controller", "stats"),
+    # The last good state beside commits: no host, no Python.
+    "state_format": _BASE,
+    "state": (*_TABLE, "controller", "siphash", "state_format"),
+    "state_save": (*_TABLE, "controller", "id_map", "siphash", "state", "state_format"),
+    "bridge": (*_TABLE, "controller", "state", "stats"),
+    "options": ("atsk_base", "siphash"),
     # The host side of the controller: the process, its log, its records, its drain.
     "host": ("atsk_base", "ats", "controller", "tls", "txn"),
-    "pyhost": ("atsk_base", "ats", "bridge", "controller", "host"),
+    "pyhost": ("atsk_base", "ats", "bridge", "controller", "host", "options", "publish", "state"),
     "kubernetes_remap": ("ats", "atsk_base", "host", "pyhost", "txn"),
     "kubernetes_ssl": ("ats", "atsk_base", "host", "pyhost", "tls"),
 }
