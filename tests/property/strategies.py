@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -29,17 +30,30 @@ from atsk8s.model import ir
 from atsk8s.model.precedence import rule_order
 from tests.property.pairs import pairs
 
-NAMESPACES = st.sampled_from(("a", "a-b", "b"))
-NAMES = st.sampled_from(("x", "y", "z"))
-SERVICE_NAMES = st.sampled_from(("s", "t"))
+T = TypeVar("T")
+
+NAMESPACES = st.sampled_from((*"aaaaaaabbbb", "a-b"))
+NAMES = st.sampled_from(("x", "y"))
+SERVICE_NAMES = st.sampled_from((*"sssss", "t"))
 SECRET_NAMES = st.sampled_from(("c", "d"))
-CLASS_NAMES = st.sampled_from(("atsk8s", "fast", "nginx"))
-HOSTS = st.sampled_from(("", "w.example", "v.w.example", "u.w.example", "V.w.Example", "*.w.example", "*.example", "not a host"))
+# Mostly good, so that objects meet: a rejected Ingress meets none.
+CLASS_NAMES = st.sampled_from((*["atsk8s"] * 7, None, "fast", "nginx"))
+NAMED_CLASSES = st.sampled_from(("fast", "nginx"))
+_HOT_HOSTS = ("v.w.example", "v.w.example", "u.w.example", "*.w.example")
+HOSTS = st.sampled_from(
+    (*_HOT_HOSTS * 5, "w.example", "V.w.Example", "", "", "*.example", "w.example", "v.w.example", "not a host")
+)
 PATHS = st.sampled_from(("", "/", "/p", "/p/", "/p/q", "/p//q", "/P", "/%70", "/p%2fq", "/p/q/r", "relative", "/é"))
 PATH_TYPES = st.sampled_from(("Exact", "Prefix", "Prefix", "ImplementationSpecific"))
 PORT_NAMES = st.sampled_from(("", "http", "admin"))
 PORTS = st.sampled_from((80, 81))
 CREATED_S = st.integers(0, 3)
+
+
+def weighted(*choices: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
+    """One of several strategies, each so many times as likely; `one_of` takes a strategy that is given twice for one."""
+    table = [strategy for weight, strategy in choices for _ in range(weight)]
+    return st.sampled_from(range(len(table))).flatmap(table.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +93,18 @@ def meta(names: st.SearchStrategy[str], namespaces: st.SearchStrategy[str] = NAM
     return st.builds(ObjectMeta, name=names, namespace=namespaces, created_s=CREATED_S)
 
 
-backend_ports = st.one_of(
-    st.builds(ServiceBackendPort, number=PORTS), st.builds(ServiceBackendPort, name=st.sampled_from(("http", "admin")))
+backend_ports = st.sampled_from(
+    (
+        ServiceBackendPort(number=80),
+        ServiceBackendPort(number=80),
+        ServiceBackendPort(name="http"),
+        ServiceBackendPort(name="admin"),
+    )
 )
 service_backends = st.builds(IngressBackend, service=st.builds(IngressServiceBackend, name=SERVICE_NAMES, port=backend_ports))
-backends = st.one_of(
-    service_backends,
-    service_backends,
-    service_backends,
-    st.builds(IngressBackend, resource=st.builds(TypedLocalObjectReference, kind=st.just("Bucket"), name=NAMES)),
+backends = weighted(
+    (9, service_backends),
+    (1, st.builds(IngressBackend, resource=st.builds(TypedLocalObjectReference, kind=st.just("Bucket"), name=NAMES))),
 )
 ingress_paths = st.builds(HTTPIngressPath, path=PATHS, path_type=PATH_TYPES, backend=backends)
 ingress_rules = st.builds(
@@ -101,7 +118,7 @@ ingresses = st.builds(
     metadata=meta(NAMES),
     spec=st.builds(
         IngressSpec,
-        ingress_class_name=st.none() | CLASS_NAMES,
+        ingress_class_name=CLASS_NAMES,
         default_backend=st.none() | backends,
         rules=st.lists(ingress_rules, max_size=3).map(tuple),
         tls=st.lists(ingress_tls, max_size=2).map(tuple),
@@ -112,29 +129,31 @@ ingress_classes = st.builds(
         metadata=ObjectMeta(name=name, annotations={"ingressclass.kubernetes.io/is-default-class": "true"} if is_default else {}),
         spec=IngressClassSpec(controller=controller),
     ),
-    CLASS_NAMES,
+    NAMED_CLASSES,
     st.sampled_from((CONTROLLER_NAME, "example/other")),
     st.booleans(),
 )
+_GOOD_PORTS = (ServicePort(port=80, name="http"), ServicePort(port=81, name="admin"))
+service_ports = st.builds(ServicePort, port=PORTS, name=PORT_NAMES, protocol=st.sampled_from(("TCP", "TCP", "UDP")))
+_EXTERNAL_NAMES = st.sampled_from(("o.example", "127.0.0.1", "10.9.9.9"))
 services = st.builds(
     Service,
     metadata=meta(SERVICE_NAMES),
-    spec=st.one_of(
-        st.builds(
-            ServiceSpec,
-            ports=st.lists(
-                st.builds(ServicePort, port=PORTS, name=PORT_NAMES, protocol=st.sampled_from(("TCP", "TCP", "UDP"))), max_size=2
-            ).map(tuple),
-            has_selector=st.booleans(),
-        ),
-        st.builds(ServiceSpec, type=st.just("ExternalName"), external_name=st.sampled_from(("o.example", "127.0.0.1", "10.9.9.9"))),
+    spec=weighted(
+        (3, st.just(ServiceSpec(ports=_GOOD_PORTS, has_selector=True))),
+        (1, st.builds(ServiceSpec, ports=st.lists(service_ports, max_size=2).map(tuple), has_selector=st.booleans())),
+        (1, st.builds(ServiceSpec, type=st.just("ExternalName"), external_name=_EXTERNAL_NAMES)),
     ),
 )
+_GOOD_ADDRESSES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 slice_endpoints = st.builds(
     SliceEndpoint,
-    addresses=st.lists(st.sampled_from(("10.0.0.1", "10.0.0.2", "127.0.0.1", "2001:db8::1", "junk")), max_size=2).map(tuple),
+    addresses=st.lists(st.sampled_from((*_GOOD_ADDRESSES * 3, "127.0.0.1", "2001:db8::1", "junk")), min_size=1, max_size=2).map(
+        tuple
+    ),
     conditions=st.builds(EndpointConditions, ready=st.sampled_from((True, True, False, None))),
 )
+slice_ports = st.builds(EndpointPort, name=PORT_NAMES, port=st.sampled_from((8080, 8081, None)))
 endpoint_slices = st.builds(
     lambda metadata, service, **fields: EndpointSlice(
         metadata=ObjectMeta(
@@ -145,10 +164,10 @@ endpoint_slices = st.builds(
         **fields,
     ),
     meta(NAMES),
-    st.one_of(SERVICE_NAMES, st.just("")),
-    address_type=st.sampled_from(("IPv4", "IPv4", "IPv6", "FQDN")),
+    st.sampled_from((*"ssssst", "")),
+    address_type=st.sampled_from(("IPv4", "IPv4", "IPv4", "IPv4", "IPv6", "FQDN")),
     endpoints=st.lists(slice_endpoints, max_size=3).map(tuple),
-    ports=st.lists(st.builds(EndpointPort, name=PORT_NAMES, port=st.sampled_from((8080, 8081, None))), max_size=2).map(tuple),
+    ports=weighted((2, st.just((EndpointPort(name="http", port=8080),))), (1, st.lists(slice_ports, max_size=2).map(tuple))),
 )
 secrets = st.builds(
     lambda metadata, secret_type, pair: Secret(
@@ -161,22 +180,171 @@ secrets = st.builds(
 
 
 def puts(kind: str, objects: st.SearchStrategy[KubeObject]) -> st.SearchStrategy[Step]:
-    put = st.builds(Put, st.just(kind), objects)
-    return st.one_of(put, put, st.builds(Delete, st.just(kind), objects.map(lambda obj: obj.key)))
+    delete = st.builds(Delete, st.just(kind), objects.map(lambda obj: obj.key))
+    return weighted((3, st.builds(Put, st.just(kind), objects)), (1, delete))
 
 
-steps = st.lists(
-    st.one_of(
-        puts("Ingress", ingresses),
-        puts("Ingress", ingresses),
-        puts("IngressClass", ingress_classes),
-        puts("Service", services),
-        puts("EndpointSlice", endpoint_slices),
-        puts("Secret", secrets),
-        st.builds(Drain, fails=st.sampled_from((False, False, False, True))),
-    ),
-    max_size=40,
+def _base_cluster() -> list[Step]:
+    """What most clusters have: without it, few Ingresses lead to an endpoint."""
+    spec = ServiceSpec(ports=_GOOD_PORTS, has_selector=True)
+    found: list[Step] = []
+    for i, namespace in enumerate(("a", "b")):
+        found.append(Put("Service", Service(metadata=ObjectMeta(name="s", namespace=namespace), spec=spec)))
+        labels = {"kubernetes.io/service-name": "s"}
+        pods = EndpointSlice(
+            metadata=ObjectMeta(name="x", namespace=namespace, labels=labels),
+            address_type="IPv4",
+            endpoints=(SliceEndpoint(addresses=(_GOOD_ADDRESSES[i],)),),
+            ports=(EndpointPort(name="http", port=8080),),
+        )
+        found.append(Put("EndpointSlice", pods))
+        data = {name: SecretBytes(value) for name, value in pairs()[i].items()}
+        meta_ = ObjectMeta(name="c", namespace=namespace)
+        found.append(Put("Secret", Secret(metadata=meta_, type="kubernetes.io/tls", data=data)))
+    return found
+
+
+_step = weighted(
+    (14, puts("Ingress", ingresses)),
+    (2, puts("Service", services)),
+    (4, puts("EndpointSlice", endpoint_slices)),
+    (2, puts("Secret", secrets)),
+    (1, puts("IngressClass", ingress_classes)),
+    (8, st.just(Drain(fails=False))),
+    (1, st.just(Drain(fails=True))),
 )
+steps = st.lists(_step, min_size=15, max_size=60).map(lambda drawn: [*_base_cluster(), *drawn])
+# Ingresses of three namespaces that want little but the same three hosts: routes, certificates, or both.
+_contested = st.sampled_from(("v.w.example", "u.w.example", "*.w.example"))
+
+
+def _contender(name: str, namespace: str, created_s: int, route: str | None, tls: str | None) -> Ingress:
+    path = HTTPIngressPath(path="/p", path_type="Prefix", backend=_TO_S)
+    rule = IngressRule(host=route or "elsewhere.example", http=HTTPIngressRuleValue(paths=(path,)))
+    return Ingress(
+        metadata=ObjectMeta(name=name, namespace=namespace, created_s=created_s),
+        spec=IngressSpec(
+            ingress_class_name="atsk8s", rules=(rule,), tls=(IngressTLS(hosts=(tls,), secret_name="c"),) if tls else ()
+        ),
+    )
+
+
+_TO_S = IngressBackend(service=IngressServiceBackend(name="s", port=ServiceBackendPort(number=80)))
+contenders = st.builds(
+    _contender, NAMES, st.sampled_from(("a", "b", "c")), CREATED_S, st.none() | _contested, st.none() | _contested
+)
+contests = st.lists(weighted((3, puts("Ingress", contenders)), (2, st.just(Drain(fails=False)))), min_size=8, max_size=40)
+
+# --- any text in any field ----------------
+
+# No lone surrogates: neither JSON nor YAML can bring one in.
+_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+any_text = st.one_of(
+    _text,
+    st.sampled_from(
+        (
+            "\0",
+            "\n",
+            "/",
+            "//",
+            "/..",
+            "%",
+            "/%00",
+            "*",
+            "*.",
+            "a/b",
+            "..",
+            "é",
+            "\u212a",
+            "/\u2028",
+            "127.0.0.1",
+            "[::1]",
+            "-",
+            ".",
+        )
+    ),
+    _text.map(lambda text: "/" + text),
+    _text.map(lambda text: "*." + text),
+    st.builds(
+        lambda piece, n: piece * n, st.sampled_from(("a", "/a", "é", "a.", "%41", "/é")), st.sampled_from((64, 254, 1500, 5000))
+    ),
+)
+any_number = st.sampled_from((-1, 0, 1, 80, 65535, 65536, 2**63))
+_any_backend = st.builds(
+    IngressBackend,
+    service=st.none()
+    | st.builds(
+        IngressServiceBackend,
+        name=any_text | SERVICE_NAMES,
+        port=st.builds(ServiceBackendPort, name=any_text | st.just(""), number=st.none() | any_number),
+    ),
+    resource=st.none() | st.builds(TypedLocalObjectReference, kind=any_text, name=any_text),
+)
+_any_path = st.builds(
+    HTTPIngressPath,
+    path=any_text,
+    path_type=weighted((9, PATH_TYPES), (1, any_text)),
+    backend=weighted((1, _any_backend), (1, service_backends)),
+)
+hostile_ingresses = st.builds(
+    Ingress,
+    metadata=meta(NAMES),
+    spec=st.builds(
+        IngressSpec,
+        ingress_class_name=st.just("atsk8s"),
+        default_backend=st.none() | _any_backend,
+        rules=st.lists(
+            st.builds(
+                IngressRule,
+                host=weighted((3, HOSTS), (1, any_text)),
+                http=st.builds(HTTPIngressRuleValue, paths=st.lists(_any_path, max_size=4).map(tuple)),
+            ),
+            max_size=3,
+        ).map(tuple),
+        tls=st.lists(st.builds(IngressTLS, hosts=st.lists(any_text, max_size=2).map(tuple), secret_name=any_text), max_size=2).map(
+            tuple
+        ),
+    ),
+)
+hostile_services = st.builds(
+    Service,
+    metadata=meta(SERVICE_NAMES),
+    spec=st.builds(
+        ServiceSpec,
+        type=st.one_of(st.sampled_from(("ClusterIP", "ExternalName", "ExternalName")), any_text),
+        external_name=any_text,
+        ports=st.lists(st.builds(ServicePort, port=PORTS, name=any_text, protocol=any_text | st.just("TCP")), max_size=3).map(
+            tuple
+        ),
+    ),
+)
+hostile_slices = st.builds(
+    lambda metadata, **fields: EndpointSlice(
+        metadata=ObjectMeta(name="x", namespace=metadata.namespace, labels={"kubernetes.io/service-name": "s"}), **fields
+    ),
+    meta(NAMES),
+    address_type=st.one_of(st.sampled_from(("IPv4", "IPv6")), any_text),
+    endpoints=st.lists(st.builds(SliceEndpoint, addresses=st.lists(any_text, max_size=2).map(tuple)), max_size=6).map(tuple),
+    ports=st.lists(
+        st.builds(EndpointPort, name=any_text | st.just(""), port=st.just(8080), protocol=any_text | st.just("TCP")), max_size=2
+    ).map(tuple),
+)
+hostile_secrets = st.builds(
+    lambda metadata, secret_type, crt, key: Secret(
+        metadata=metadata, type=secret_type, data={"tls.crt": SecretBytes(crt), "tls.key": SecretBytes(key)}
+    ),
+    meta(SECRET_NAMES),
+    weighted((4, st.just("kubernetes.io/tls")), (1, any_text)),
+    st.binary(max_size=40),
+    st.binary(max_size=40),
+)
+hostile_objects = st.one_of(
+    st.builds(Put, st.just("Ingress"), hostile_ingresses),
+    st.builds(Put, st.just("Service"), hostile_services),
+    st.builds(Put, st.just("EndpointSlice"), hostile_slices),
+    st.builds(Put, st.just("Secret"), hostile_secrets),
+)
+
 settings = st.builds(
     Settings,
     tenancy=st.sampled_from(Tenancy),
@@ -184,7 +352,7 @@ settings = st.builds(
     allow_external_names=st.booleans(),
     default_backend=st.none() | st.tuples(NAMESPACES, SERVICE_NAMES, PORTS),
     default_certificate=st.none() | st.tuples(NAMESPACES, SECRET_NAMES),
-    ignore_namespaces=st.sampled_from(((), ("b",))),
+    ignore_namespaces=st.sampled_from(((), (), (), ("a-b",))),
 )
 
 # --- the intermediate representation ----------------

@@ -22,9 +22,10 @@ from atsk8s.compile.diff import (
     PutVhost,
 )
 from atsk8s.compile.encode import Blob, encode
-from atsk8s.config import Settings
+from atsk8s.config import Settings, Tenancy
 from atsk8s.model.changes import Changes
-from atsk8s.model.ir import HostKey
+from atsk8s.model.ir import HostKey, Place
+from atsk8s.model.names import wildcard_over
 from atsk8s.model.state import Model
 from tests.property import strategies
 from tests.property.strategies import Delete, Drain, KindOf, Put, Step
@@ -153,6 +154,33 @@ def test_increments_equal_a_rebuild(settings: Settings, steps: list[Step]) -> No
     assert model.verdicts() == rebuilt.verdicts()
     core.assert_holds(model.state())
     assert not model.drain(now_s=NOW_S)
+
+
+@given(tenancy=st.sampled_from(Tenancy), steps=strategies.contests)
+def test_ownership_is_stateless(tenancy: Tenancy, steps: list[Step]) -> None:
+    """Hosts and certificates go back and forth between namespaces as Ingresses come and go; whose they are in the end depends on
+    what is there, and not on how it came about."""
+    settings = Settings(tenancy=tenancy)
+    model, objects = Model(settings), Objects()
+    for step in steps:
+        if isinstance(step, Drain):
+            model.drain(now_s=NOW_S)
+        else:
+            take(model, objects, step)
+    model.drain(now_s=NOW_S)
+    rebuilt = Model(settings)
+    load(rebuilt, objects)
+    rebuilt.drain(now_s=NOW_S)
+
+    assert model.state() == rebuilt.state()
+    assert model.verdicts() == rebuilt.verdicts()
+    if tenancy is Tenancy.STRICT:
+        vhosts = [vhost for vhost in model.state().vhosts.values() if vhost is not None]
+        owners = {vhost.key: {rule.object.namespace for rule in vhost.rules} for vhost in vhosts}
+        assert all(len(namespaces) == 1 for namespaces in owners.values())
+        star = HostKey(place=Place.WILDCARD, host="w.example")
+        under = [owners[key] for key in owners if wildcard_over(key) == star]
+        assert star not in owners or all(namespaces == owners[star] for namespaces in under)
 
 
 @given(settings=strategies.settings, steps=strategies.steps, data=st.data())
