@@ -38,6 +38,7 @@ enum atsk_status {
   ATSK_E_KEY       = -10, /* private key unusable, or of another certificate */
   ATSK_E_PYTHON    = -11, /* Python failed or did not start */
   ATSK_E_TIMEOUT   = -12,
+  ATSK_E_IO        = -13, /* a file could not be read or written */
 };
 
 /* A borrowed run of bytes; never NUL-terminated by assumption.  {NULL, 0} is "absent". */

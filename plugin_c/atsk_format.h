@@ -53,27 +53,27 @@ struct atsk_blob_node {
   struct atsk_blob_str segment; /* without slashes; may be empty (a trailing slash); the root's is empty */
   uint32_t first_child;         /* node index, > this node's; 0 if n_children is 0 */
   uint32_t n_children;
-  uint32_t exact_rule;   /* first rule of the path that ends here, or ATSK_NONE */
-  uint32_t n_exact;      /* rules in a row from exact_rule, tried in order: the first whose conditions hold wins */
-  uint32_t prefix_rule;  /* first rule of the prefix that ends here, or ATSK_NONE */
+  uint32_t exact_rule;  /* first rule of the path that ends here, or ATSK_NONE */
+  uint32_t n_exact;     /* rules in a row from exact_rule, tried in order: the first whose conditions hold wins */
+  uint32_t prefix_rule; /* first rule of the prefix that ends here, or ATSK_NONE */
   uint32_t n_prefix;
 };
 
 /* What a rule does with the request before any policy looks at it. */
 enum atsk_rule_action {
-  ATSK_ACTION_FORWARD = 0,  /* to one of its backends */
+  ATSK_ACTION_FORWARD    = 0, /* to one of its backends */
   ATSK_ACTION_NO_BACKEND = 1, /* the object names nothing that can serve: 503 */
 };
 
 struct atsk_blob_rule {
-  uint32_t action;          /* enum atsk_rule_action */
-  uint32_t route;           /* index into the commit's route states */
-  uint32_t first_backend;   /* backends in a row; weights decide among them */
-  uint32_t n_backends;      /* 0 unless ATSK_ACTION_FORWARD */
-  uint32_t first_policy;    /* policies in a row, sorted by kind */
+  uint32_t action;        /* enum atsk_rule_action */
+  uint32_t route;         /* index into the commit's route states */
+  uint32_t first_backend; /* backends in a row; weights decide among them */
+  uint32_t n_backends;    /* 0 unless ATSK_ACTION_FORWARD */
+  uint32_t first_policy;  /* policies in a row, sorted by kind */
   uint32_t n_policies;
-  uint32_t first_condition; /* method, header and query conditions: reserved, 0 in version 1 */
-  uint32_t n_conditions;    /* 0 in version 1 */
+  uint32_t first_condition;    /* method, header and query conditions: reserved, 0 in version 1 */
+  uint32_t n_conditions;       /* 0 in version 1 */
   struct atsk_blob_str object; /* "namespace/name" of the object that the rule comes from; logs, explain */
   struct atsk_blob_str path;   /* the path as the object has it, for explain and logs */
 };

@@ -1,9 +1,11 @@
 /* What Python may call (bridge.h): commits, questions to the published table, counters.  controller.c has the rest.  Runs on Python's threads
  * with the GIL released (cffi).  Must not include ts.h or Python.h. */
+#include "controller.h"
 #include "endpoints.h"
 #include "match.h"
 #include "publish.h"
 #include "request.h"
+#include "state.h"
 #include "stats.h"
 #include "vhost.h"
 
@@ -125,6 +127,27 @@ void
 atsk_py_commit_abort(void)
 {
   atsk_commit_abort();
+}
+
+int
+atsk_py_commit_take_over(void)
+{
+  return atsk_commit_supersede();
+}
+
+/* --- the last good state -------------------------------------------------------------------------------------------- */
+
+int
+atsk_py_state_save(const char *dir, int with_certificates, uint64_t now_s, struct atsk_py_saved *out)
+{
+  uint8_t options[ATSK_OPTIONS_DIGEST];
+  struct atsk_state_saved saved = {0, 0};
+  atsk_controller_options(options);
+  memset(out, 0, sizeof *out);
+  enum atsk_status st = atsk_state_save(dir, options, atsk_settings_view(), with_certificates != 0, now_s, &saved, out->why);
+  out->version        = saved.version;
+  out->size_bytes     = saved.size_bytes;
+  return st;
 }
 
 /* --- the published table ------------------------------------------------------------------------------------------ */

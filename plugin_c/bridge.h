@@ -19,6 +19,22 @@ int atsk_py_commit_tls_drop(uint16_t local_port, int place, const char *host, si
 int atsk_py_commit_publish(uint64_t *version);
 void atsk_py_commit_abort(void);
 
+/* In the first commit that is to be published, after everything else: drops what a last good state left and the commit did not replace. */
+int atsk_py_commit_take_over(void);
+
+/* --- the last good state: state.h ------------------------------------------------------------------------------------------ */
+
+/* 1: the table published at start came from the file, as this version, written at this Unix time [s]. */
+int atsk_py_state_loaded(uint64_t *version, uint64_t *written_s);
+
+struct atsk_py_saved {
+  uint64_t version;    /* of the table written */
+  uint64_t size_bytes; /* of the file */
+  char why[512];       /* what failed, NUL-terminated */
+};
+/* Writes the published table to DIR/table.state (`dir` NUL-terminated).  Any thread; may take seconds, and holds nothing up. */
+int atsk_py_state_save(const char *dir, int with_certificates, uint64_t now_s, struct atsk_py_saved *out);
+
 /* --- asking the published table, for explain and tests --------------------------------------------------------------------- */
 
 struct atsk_py_decision {

@@ -31,12 +31,14 @@ void
 atsk_cache_key_set(TSHttpTxn txnp, const struct atsk_incoming *in)
 {
   char url[PREFIX_MAX + ATSK_PATH_MAX + QUERY_MAX];
-  const bool tls    = atsk_incoming_is_tls(txnp);
-  const bool usual  = in->host.port == 0 || in->host.port == (tls ? 443 : 80);
-  const char *after = tls ? "https" : "http";
-  int prefix        = usual ? snprintf(url, PREFIX_MAX, "%s://%.*s", after, (int)in->host.len, in->host.bytes)
-                            : snprintf(url, PREFIX_MAX, "%s://%.*s:%u", after, (int)in->host.len, in->host.bytes, (unsigned)in->host.port);
-  size_t len        = (size_t)prefix; /* bounded: PREFIX_MAX holds the longest */
+  const bool tls = atsk_incoming_is_tls(txnp);
+  size_t len     = tls ? 8 : 7;
+  memcpy(url, tls ? "https://" : "http://", len); /* not snprintf: this runs for every request */
+  memcpy(url + len, in->host.bytes, in->host.len);
+  len += in->host.len;
+  if (in->host.port != 0 && in->host.port != (tls ? 443 : 80)) {
+    len += (size_t)snprintf(url + len, sizeof ":65535", ":%u", (unsigned)in->host.port);
+  }
   memcpy(url + len, in->raw_path.ptr, in->raw_path.len);
   len += in->raw_path.len;
   size_t query = query_write(txnp, url + len, sizeof url - len);

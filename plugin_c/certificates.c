@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include <openssl/core_dispatch.h>
+#include <openssl/decoder.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -18,9 +20,17 @@
 
 struct atsk_certificate_material {
   X509 *leaf;
-  STACK_OF(X509) *chain; /* what follows the leaf, in the order given; may be empty */
+  STACK_OF(X509) * chain; /* what follows the leaf, in the order given; may be empty */
   EVP_PKEY *key;
   struct atsk_retired retired;
+};
+
+/* What parsing needs, made once: OpenSSL 3.0 takes 0.4 ms to collect the decoders of one private key and 0.1 ms to make a context,
+ * which is seconds at 5,000 certificates. */
+struct atsk_certificate_parser {
+  OSSL_DECODER_CTX *decoder; /* of private keys; leaves them in `key` */
+  EVP_PKEY *key;
+  SSL_CTX *server; /* would it serve this? */
 };
 
 struct atsk_certificate {
@@ -63,24 +73,65 @@ atsk_tls_policy_apply(const struct atsk_tls_policy *policy, void *ssl)
   return st;
 }
 
+struct atsk_certificate_parser *
+atsk_certificate_parser_create(void)
+{
+  struct atsk_certificate_parser *parser = malloc(sizeof *parser);
+  if (parser == NULL) {
+    return NULL;
+  }
+  ERR_set_mark();
+  parser->key    = NULL;
+  parser->server = SSL_CTX_new(TLS_server_method());
+  /* Private keys alone: for a key pair the decoder would be content with the public half. */
+  parser->decoder = OSSL_DECODER_CTX_new_for_pkey(&parser->key, "DER", NULL, NULL, OSSL_KEYMGMT_SELECT_PRIVATE_KEY, NULL, NULL);
+  ERR_pop_to_mark();
+  if (parser->server == NULL || parser->decoder == NULL) {
+    atsk_certificate_parser_destroy(parser);
+    return NULL;
+  }
+  if (SSL_CTX_get_security_level(parser->server) < 2) { /* what Debian and OpenSSL 3.2 have by default */
+    SSL_CTX_set_security_level(parser->server, 2);
+  }
+  return parser;
+}
+
+void
+atsk_certificate_parser_destroy(struct atsk_certificate_parser *parser)
+{
+  if (parser != NULL) {
+    OSSL_DECODER_CTX_free(parser->decoder);
+    SSL_CTX_free(parser->server);
+    free(parser);
+  }
+}
+
 /* Whether OpenSSL, as this process configured it, would serve these: key type, key size, signature digests, key of the
- * certificate.  A context of its own asks exactly what a handshake would. */
+ * certificate.  A context asks exactly what a handshake would. */
 static enum atsk_status
-material_check(const struct atsk_certificate_material *material)
+material_check(struct atsk_certificate_parser *parser, const struct atsk_certificate_material *material)
 {
   if (X509_check_private_key(material->leaf, material->key) != 1) {
     return ATSK_E_KEY;
   }
-  SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
-  if (ctx == NULL) {
-    return ATSK_E_NOMEM;
-  }
-  if (SSL_CTX_get_security_level(ctx) < 2) { /* what Debian and OpenSSL 3.2 have by default */
-    SSL_CTX_set_security_level(ctx, 2);
-  }
-  int ok = SSL_CTX_use_cert_and_key(ctx, material->leaf, material->key, material->chain, 1);
-  SSL_CTX_free(ctx);
+  int ok = SSL_CTX_use_cert_and_key(parser->server, material->leaf, material->key, material->chain, 1);
   return ok == 1 ? ATSK_OK : ATSK_E_CERT;
+}
+
+/* The one private key that `der` is, with nothing behind it; NULL: it is none, or is encrypted. */
+static EVP_PKEY *
+key_parse(struct atsk_certificate_parser *parser, struct atsk_span der)
+{
+  const unsigned char *at = der.ptr;
+  size_t left             = der.len;
+  int ok                  = OSSL_DECODER_from_data(parser->decoder, &at, &left);
+  EVP_PKEY *key           = parser->key;
+  parser->key             = NULL;
+  if (ok != 1 || left != 0) {
+    EVP_PKEY_free(key);
+    return NULL;
+  }
+  return key;
 }
 
 static enum atsk_status
@@ -107,7 +158,8 @@ chain_parse(struct atsk_span der, struct atsk_certificate_material *out)
 }
 
 static enum atsk_status
-material_parse(struct atsk_span chain_der, struct atsk_span key_der, struct atsk_certificate_material *out)
+material_parse(struct atsk_certificate_parser *parser, struct atsk_span chain_der, struct atsk_span key_der,
+               struct atsk_certificate_material *out)
 {
   if (chain_der.len == 0 || chain_der.len > LONG_MAX) {
     return ATSK_E_CERT;
@@ -123,16 +175,13 @@ material_parse(struct atsk_span chain_der, struct atsk_span key_der, struct atsk
   if (st != ATSK_OK) {
     return st;
   }
-  const unsigned char *at = key_der.ptr;
-  out->key                = d2i_AutoPrivateKey(NULL, &at, (long)key_der.len);
-  if (out->key == NULL || at != key_der.ptr + key_der.len) {
-    return ATSK_E_KEY;
-  }
-  return material_check(out);
+  out->key = key_parse(parser, key_der);
+  return out->key == NULL ? ATSK_E_KEY : material_check(parser, out);
 }
 
 enum atsk_status
-atsk_certificate_material_create(struct atsk_span chain_der, struct atsk_span key_der, struct atsk_certificate_material **out)
+atsk_certificate_material_create(struct atsk_certificate_parser *parser, struct atsk_span chain_der, struct atsk_span key_der,
+                                 struct atsk_certificate_material **out)
 {
   struct atsk_certificate_material *material = malloc(sizeof *material);
   if (material == NULL) {
@@ -140,7 +189,7 @@ atsk_certificate_material_create(struct atsk_span chain_der, struct atsk_span ke
   }
   *material = (struct atsk_certificate_material){.leaf = NULL};
   ERR_set_mark();
-  enum atsk_status st = material_parse(chain_der, key_der, material);
+  enum atsk_status st = material_parse(parser, chain_der, key_der, material);
   ERR_pop_to_mark();
   if (st != ATSK_OK) {
     atsk_certificate_material_destroy(material);
@@ -187,7 +236,8 @@ certificate_reclaim(struct atsk_retired *retired)
 }
 
 void
-atsk_certificate_swap(struct atsk_certificate *certificate, struct atsk_certificate_material *material, struct atsk_retired **retired)
+atsk_certificate_swap(struct atsk_certificate *certificate, struct atsk_certificate_material *material,
+                      struct atsk_retired **retired)
 {
   /* acq_rel: release makes the material visible before the pointer; acquire lets the former be touched.
    * Pairs with: the acquire load in material_load(). */
@@ -218,4 +268,56 @@ uint64_t
 atsk_certificate_id(const struct atsk_certificate *certificate)
 {
   return certificate->id;
+}
+
+static enum atsk_status
+chain_encode(const struct atsk_certificate_material *material, struct atsk_certificate_der *out)
+{
+  int n      = sk_X509_num(material->chain);
+  int leaf   = i2d_X509(material->leaf, NULL);
+  size_t len = leaf > 0 ? (size_t)leaf : 0;
+  for (int i = 0; i < n; i++) {
+    int one = i2d_X509(sk_X509_value(material->chain, i), NULL);
+    len += one > 0 ? (size_t)one : 0;
+  }
+  out->chain = OPENSSL_malloc(len);
+  if (out->chain == NULL) {
+    return ATSK_E_NOMEM;
+  }
+  unsigned char *at = out->chain;
+  (void)i2d_X509(material->leaf, &at);
+  for (int i = 0; i < n; i++) {
+    (void)i2d_X509(sk_X509_value(material->chain, i), &at);
+  }
+  out->chain_len = (size_t)(at - out->chain);
+  return ATSK_OK;
+}
+
+enum atsk_status
+atsk_certificate_encode(const struct atsk_certificate *certificate, struct atsk_certificate_der *out)
+{
+  const struct atsk_certificate_material *material = material_load(certificate);
+  if (material == NULL) {
+    return ATSK_MISS;
+  }
+  struct atsk_certificate_der der = {.chain = NULL};
+  ERR_set_mark();
+  enum atsk_status st = chain_encode(material, &der);
+  int key_len         = st == ATSK_OK ? i2d_PrivateKey(material->key, &der.key) : -1;
+  ERR_pop_to_mark();
+  if (key_len <= 0) {
+    atsk_certificate_der_free(&der);
+    return ATSK_E_NOMEM;
+  }
+  der.key_len = (size_t)key_len;
+  *out        = der;
+  return ATSK_OK;
+}
+
+void
+atsk_certificate_der_free(struct atsk_certificate_der *der)
+{
+  OPENSSL_free(der->chain);
+  OPENSSL_clear_free(der->key, der->key_len);
+  *der = (struct atsk_certificate_der){.chain = NULL};
 }

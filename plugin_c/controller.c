@@ -27,6 +27,9 @@ static struct {
   bool started;
   bool returned;
   bool is_set;
+  uint8_t options[ATSK_CONTROLLER_DIGEST];
+  uint64_t loaded_version; /* of the table that a last good state gave; 0: none did */
+  uint64_t written_s;      /* that state's age, as Unix time */
   int start_timeout_ms; /* 0: not parsed yet */
   struct timespec start;
   char reason[REASON_MAX]; /* why not ready, or why it failed */
@@ -34,7 +37,9 @@ static struct {
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER, .reason = "the controller has not started"};
 
 static pthread_once_t state_once = PTHREAD_ONCE_INIT;
-static struct atsk_settings settings;
+static struct atsk_settings settings, loaded_settings;
+/* Which of the two holds.  They are values: whoever looked at the loaded ones goes on with them. */
+static _Atomic(const struct atsk_settings *) settings_current = &settings;
 
 /* Read by the health path on ATS's threads, which take no lock. */
 static atomic_bool ready;
@@ -99,7 +104,16 @@ reason_set(const char *text, size_t len)
 const struct atsk_settings *
 atsk_settings_view(void)
 {
-  return &settings;
+  /* acquire: the settings before the pointer to them.  Pairs with: the store in atsk_py_settings(). */
+  return atomic_load_explicit(&settings_current, memory_order_acquire);
+}
+
+void
+atsk_settings_set_loaded(const struct atsk_settings *given)
+{
+  loaded_settings = *given;
+  /* relaxed: the table is not published yet, and its root orders. */
+  atomic_store_explicit(&settings_current, &loaded_settings, memory_order_relaxed);
 }
 
 static bool
@@ -193,6 +207,30 @@ atsk_controller_wait_first_table(int timeout_ms, char *why, size_t why_size)
 }
 
 void
+atsk_controller_started_with(const uint8_t options[ATSK_CONTROLLER_DIGEST], uint64_t version, uint64_t written_s)
+{
+  state_lock();
+  memcpy(state.options, options, sizeof state.options);
+  state.loaded_version = version;
+  state.written_s      = written_s;
+  if (version != 0) {
+    state.has_first_table = true;
+    reason_set("", 0);
+    /* relaxed: a lone flag. Pairs with: atsk_controller_ready. */
+    atomic_store_explicit(&ready, true, memory_order_relaxed);
+  }
+  state_unlock(true);
+}
+
+void
+atsk_controller_options(uint8_t out[ATSK_CONTROLLER_DIGEST])
+{
+  state_lock();
+  memcpy(out, state.options, sizeof state.options);
+  state_unlock(false);
+}
+
+void
 atsk_controller_failed(const char *why)
 {
   state_lock();
@@ -265,7 +303,7 @@ atsk_py_settings(const struct atsk_py_settings *given)
     }
   }
   state_lock();
-  if (state.is_set || atsk_table_version() != 0) { /* readers look without a lock: never change under them */
+  if (state.is_set || atsk_table_version() != state.loaded_version) { /* readers look without a lock: never change under them */
     state_unlock(false);
     return ATSK_E_STATE;
   }
@@ -282,6 +320,8 @@ atsk_py_settings(const struct atsk_py_settings *given)
   settings.cache                = given->cache != 0;
   settings.reject_encoded_slash = given->reject_encoded_slash != 0;
   settings.allow_loopback_names = given->allow_loopback_names != 0;
+  /* release: all of the settings before the pointer.  Pairs with: the load in atsk_settings_view(). */
+  atomic_store_explicit(&settings_current, &settings, memory_order_release);
   state.start_timeout_ms        = (int)given->start_timeout_ms;
   state.is_set                  = true;
   state_unlock(true);
@@ -292,6 +332,16 @@ void
 atsk_py_log(int level, const char *line, size_t len)
 {
   atsk_controller_log(level, line, len);
+}
+
+int
+atsk_py_state_loaded(uint64_t *version, uint64_t *written_s)
+{
+  state_lock();
+  *version   = state.loaded_version;
+  *written_s = state.written_s;
+  state_unlock(false);
+  return *version != 0;
 }
 
 int

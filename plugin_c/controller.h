@@ -34,6 +34,9 @@ struct atsk_settings {
 
 const struct atsk_settings *atsk_settings_view(void);
 
+/* The settings of a last good state, until Python gives its own: before the state's table is published. */
+void atsk_settings_set_loaded(const struct atsk_settings *settings);
+
 /* Is `addr` (of `family`, network order) inside one of the trusted networks?  Bounded by ATSK_TRUSTED_MAX. */
 bool atsk_settings_trusts(const struct atsk_settings *settings, uint8_t family, const uint8_t *addr);
 
@@ -51,6 +54,12 @@ void atsk_controller_log(int level, const char *line, size_t len);
 /* Waits until the first table stands.  ATSK_OK; ATSK_E_PYTHON: the controller gave up, `why` (NUL-terminated) says for what reason;
  * ATSK_E_TIMEOUT.  The bound is `timeout_ms`, or --start-timeout-ms once Python has parsed it, from the first call on. */
 enum atsk_status atsk_controller_wait_first_table(int timeout_ms, char *why, size_t why_size) ATSK_MUST_CHECK;
+
+#define ATSK_CONTROLLER_DIGEST 32u
+/* What the start knew before Python: the digest of the options (options.h), and, with a version that is not 0, that a last good state of
+ * that age is published as that version: it counts as ready and as a first table. */
+void atsk_controller_started_with(const uint8_t options[ATSK_CONTROLLER_DIGEST], uint64_t version, uint64_t written_s);
+void atsk_controller_options(uint8_t out[ATSK_CONTROLLER_DIGEST]);
 
 void atsk_controller_failed(const char *why); /* it will publish nothing (more); the first reason stays */
 void atsk_controller_returned(void);          /* its thread has left Python */

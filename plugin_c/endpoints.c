@@ -29,6 +29,7 @@ struct endpoint {
 
 struct atsk_endpoint_set {
   _Atomic uint32_t holds;
+  _Atomic uint32_t turn; /* round robin: where the next pick starts; beside `holds`, so that a pick dirties one line of the two */
   uint32_t n;
   struct atsk_str name; /* of an ExternalName service, in the bytes behind the endpoints; else absent */
   struct atsk_retired retired;
@@ -38,7 +39,6 @@ struct atsk_endpoint_set {
 struct atsk_service {
   uint64_t id;
   _Atomic(struct atsk_endpoint_set *) set; /* NULL until the first swap */
-  _Atomic uint32_t turn;                   /* round robin: where the next pick starts */
   struct atsk_retired retired;
 };
 
@@ -85,7 +85,7 @@ atsk_service_pick(struct atsk_service *service, struct atsk_pick *pick)
    * is only ever given back by set_release(), which orders. */
   atomic_fetch_add_explicit(&set->holds, 1, memory_order_relaxed);
   /* relaxed: only even use matters. */
-  uint32_t turn = atomic_fetch_add_explicit(&service->turn, 1, memory_order_relaxed);
+  uint32_t turn = atomic_fetch_add_explicit(&set->turn, 1, memory_order_relaxed);
   pick->set     = set;
   pick->first   = turn % set->n;
   pick->n       = set->n < ATSK_TRIES_MAX ? set->n : ATSK_TRIES_MAX;
@@ -167,9 +167,16 @@ record_check(const struct atsk_endpoint_record *record)
   return record->family == ATSK_FAMILY_IPV4 && memcmp(record->addr + 4, zero, sizeof zero) != 0 ? ATSK_E_LAYOUT : ATSK_OK;
 }
 
-/* A set with room for `n` endpoints, none there yet, and `room` bytes behind them. */
+/* The set that the service has now; the writer's own view, so that no order is needed: it stored the pointer itself. */
 static struct atsk_endpoint_set *
-set_create(size_t n, size_t room)
+set_current(const struct atsk_service *service)
+{
+  return atomic_load_explicit(&service->set, memory_order_relaxed);
+}
+
+/* A set to follow `former` (NULL: none) with room for `n` endpoints, none there yet, and `room` bytes behind them. */
+static struct atsk_endpoint_set *
+set_create(const struct atsk_endpoint_set *former, size_t n, size_t room)
 {
   if (n > (SIZE_MAX - sizeof(struct atsk_endpoint_set) - room) / sizeof(struct endpoint)) {
     return NULL;
@@ -178,6 +185,9 @@ set_create(size_t n, size_t room)
   if (set != NULL) {
     /* relaxed: nobody else has the set yet.  Published by: atsk_service_swap(). */
     atomic_store_explicit(&set->holds, 1, memory_order_relaxed);
+    /* Goes on where the former set is: a service whose endpoints change often would else prefer its first ones. */
+    uint32_t turn = former == NULL ? 0 : atomic_load_explicit(&former->turn, memory_order_relaxed);
+    atomic_store_explicit(&set->turn, turn, memory_order_relaxed);
     set->n    = 0;
     set->name = (struct atsk_str){NULL, 0};
   }
@@ -194,13 +204,6 @@ state_create(void)
     atomic_store_explicit(&state->failures, 0, memory_order_relaxed);
   }
   return state;
-}
-
-/* The set that the service has now; the writer's own view, so that no order is needed: it stored the pointer itself. */
-static struct atsk_endpoint_set *
-set_current(const struct atsk_service *service)
-{
-  return atomic_load_explicit(&service->set, memory_order_relaxed);
 }
 
 /* The state of `endpoint` from `former`, whose cursor *at moves with the sorted calls, or a new one; NULL: no memory. */
@@ -225,14 +228,14 @@ atsk_endpoint_set_create(const struct atsk_service *service, struct atsk_span re
   if (records.len % sizeof(struct atsk_endpoint_record) != 0 || records.len / sizeof(struct atsk_endpoint_record) > UINT32_MAX) {
     return ATSK_E_TRUNCATED;
   }
-  uint32_t n                    = (uint32_t)(records.len / sizeof(struct atsk_endpoint_record));
-  struct atsk_endpoint_set *set = set_create(n, 0);
+  uint32_t n                             = (uint32_t)(records.len / sizeof(struct atsk_endpoint_record));
+  const struct atsk_endpoint_set *former = set_current(service);
+  struct atsk_endpoint_set *set          = set_create(former, n, 0);
   if (set == NULL) {
     return ATSK_E_NOMEM;
   }
-  const struct atsk_endpoint_set *former = set_current(service);
-  enum atsk_status st                    = ATSK_OK;
-  uint32_t at                            = 0;
+  enum atsk_status st = ATSK_OK;
+  uint32_t at         = 0;
   for (uint32_t i = 0; i < n; i++) {
     struct atsk_endpoint_record record;
     struct endpoint *endpoint = &set->endpoints[i];
@@ -264,21 +267,22 @@ atsk_endpoint_set_create(const struct atsk_service *service, struct atsk_span re
 }
 
 enum atsk_status
-atsk_endpoint_set_create_name(const struct atsk_service *service, struct atsk_str name, uint16_t port, struct atsk_endpoint_set **out)
+atsk_endpoint_set_create_name(const struct atsk_service *service, struct atsk_str name, uint16_t port,
+                              struct atsk_endpoint_set **out)
 {
   if (name.len == 0 || name.len > ATSK_HOST_MAX || port == 0) {
     return ATSK_E_RANGE;
   }
-  struct atsk_endpoint_set *set = set_create(1, name.len);
+  const struct atsk_endpoint_set *former = set_current(service);
+  struct atsk_endpoint_set *set          = set_create(former, 1, name.len);
   if (set == NULL) {
     return ATSK_E_NOMEM;
   }
-  const struct atsk_endpoint_set *former = set_current(service);
-  struct endpoint *endpoint              = &set->endpoints[0];
+  struct endpoint *endpoint = &set->endpoints[0];
   memset(endpoint, 0, sizeof *endpoint);
-  endpoint->port = port;
-  bool same      = former != NULL && former->name.len == name.len && memcmp(former->name.ptr, name.ptr, name.len) == 0;
-  uint32_t at    = 0;
+  endpoint->port  = port;
+  bool same       = former != NULL && former->name.len == name.len && memcmp(former->name.ptr, name.ptr, name.len) == 0;
+  uint32_t at     = 0;
   endpoint->state = state_carry(same ? former : NULL, &at, endpoint);
   if (endpoint->state == NULL) {
     atsk_endpoint_set_destroy(set);
@@ -310,7 +314,6 @@ atsk_service_create(uint64_t id)
     service->id = id;
     /* relaxed: nobody else has the service yet.  Published by: the root's exchange in atsk_commit_publish(). */
     atomic_store_explicit(&service->set, NULL, memory_order_relaxed);
-    atomic_store_explicit(&service->turn, 0, memory_order_relaxed);
   }
   return service;
 }
@@ -368,4 +371,29 @@ atsk_service_size(const struct atsk_service *service)
 {
   const struct atsk_endpoint_set *set = set_current(service);
   return set == NULL ? 0 : set->n;
+}
+
+void
+atsk_service_view(const struct atsk_service *service, struct atsk_endpoints_view *out)
+{
+  /* acquire: the set's bytes before the pointer to it.  Pairs with: the exchange in atsk_service_swap(). */
+  const struct atsk_endpoint_set *set =
+    atomic_load_explicit(&((struct atsk_service *)(uintptr_t)service)->set, memory_order_acquire);
+  *out = (struct atsk_endpoints_view){.set = set};
+  if (set != NULL && set->name.len > 0) {
+    out->name = set->name;
+    out->port = set->endpoints[0].port;
+  } else if (set != NULL) {
+    out->n = set->n;
+  }
+}
+
+void
+atsk_endpoints_record(const struct atsk_endpoints_view *view, uint32_t i, struct atsk_endpoint_record *out)
+{
+  assert(i < view->n);
+  const struct endpoint *endpoint = &view->set->endpoints[i];
+  *out =
+    (struct atsk_endpoint_record){.port = endpoint->port, .family = endpoint->family, .flags = ATSK_ENDPOINT_READY, .weight = 1};
+  memcpy(out->addr, endpoint->addr, sizeof out->addr);
 }

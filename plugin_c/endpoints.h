@@ -63,10 +63,21 @@ void atsk_endpoint_set_destroy(struct atsk_endpoint_set *set); /* of a set that 
 
 /* Takes `set`, and adds the former one to *retired, whose grace period the caller arranges.  Cannot fail. */
 void atsk_service_swap(struct atsk_service *service, struct atsk_endpoint_set *set, struct atsk_retired **retired);
-void atsk_service_retire(struct atsk_service *service, struct atsk_retired **retired); /* with its set; no table leads to it any more */
+void atsk_service_retire(struct atsk_service *service,
+                         struct atsk_retired **retired); /* with its set; no table leads to it any more */
 void atsk_service_destroy(struct atsk_service *service); /* of one that no reader ever saw; NULL is legal */
 uint64_t atsk_service_id(const struct atsk_service *service);
 uint32_t atsk_service_size(const struct atsk_service *service); /* endpoints in the current set */
+
+/* A service's current endpoints, as a commit handed them over.  Borrowed: inside a read section. */
+struct atsk_endpoints_view {
+  const struct atsk_endpoint_set *set;
+  uint32_t n;           /* endpoint records; 0 for an ExternalName */
+  struct atsk_str name; /* of an ExternalName; else absent */
+  uint16_t port;        /* the name's, host order */
+};
+void atsk_service_view(const struct atsk_service *service, struct atsk_endpoints_view *out);
+void atsk_endpoints_record(const struct atsk_endpoints_view *view, uint32_t i, struct atsk_endpoint_record *out); /* i < n */
 
 ATSK_END_DECLS
 #endif

@@ -25,9 +25,9 @@ listener_find(const struct atsk_table *table, uint16_t local_port)
 static void
 vhost_prefetch(const struct atsk_published_vhost *vhost)
 {
-  const char *at = (const char *)vhost;
+  uintptr_t at = (uintptr_t)vhost; /* a number: some of it may lie behind the end of the allocation, or vhost be NULL */
   for (unsigned i = 0; i < 5; i++) {
-    __builtin_prefetch(at + i * 64u); /* of any address: a prefetch never faults */
+    __builtin_prefetch((const void *)(at + i * 64u)); /* of any address: a prefetch never faults */
   }
 }
 

@@ -21,7 +21,8 @@ struct atsk_match {
 
 /* Host: exact, else its wildcard, else host-less rules; then the path within that virtual host alone (a miss never falls to a
  * wildcard's or host-less rule's route), its default rule, then the listener's fallback. */
-struct atsk_match atsk_match_request(const struct atsk_table *table, uint16_t local_port, struct atsk_str host, struct atsk_str path);
+struct atsk_match atsk_match_request(const struct atsk_table *table, uint16_t local_port, struct atsk_str host,
+                                     struct atsk_str path);
 
 /* The listener's TLS policy for a normalised SNI (empty: none sent): exact, wildcard, default; NULL if there is none. */
 const struct atsk_tls_policy *atsk_match_sni(const struct atsk_table *table, uint16_t local_port, struct atsk_str sni);

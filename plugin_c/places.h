@@ -19,8 +19,8 @@ struct table {
 };
 
 struct listener_edit {
-  struct atsk_listener listener;    /* as it will be, but for hosts while `hosts` is not NULL */
-  struct atsk_trie_edit *hosts;     /* NULL: not edited */
+  struct atsk_listener listener; /* as it will be, but for hosts while `hosts` is not NULL */
+  struct atsk_trie_edit *hosts;  /* NULL: not edited */
   struct atsk_trie_garbage *garbage;
 };
 
@@ -30,12 +30,19 @@ struct commit {
   struct listener_edit *listeners; /* sorted by port */
   uint32_t n_listeners;
   struct atsk_retired *retired; /* from publish on */
+  uint64_t n_retired;           /* how many, roughly, with what `listeners` carries */
 };
 
 static inline struct table *
 table_create(uint32_t n_listeners)
 {
   return calloc(1, sizeof(struct table) + n_listeners * sizeof(struct atsk_listener));
+}
+
+static inline void
+table_reclaim(struct atsk_retired *retired)
+{
+  atsk_reclaim_memory(ATSK_OWNER_OF(retired, struct table, retired));
 }
 
 /* The edit of this port's listener; with `is_wanted` made if need be.  NULL: not there, or no memory. */
@@ -114,10 +121,9 @@ vhost_place(struct listener_edit *listener, enum atsk_vhost_place place, struct 
     struct atsk_trie_edit *edit = hosts_edit_of(listener);
     return edit == NULL ? ATSK_E_NOMEM : atsk_trie_edit_vhost(edit, host, host_kind(place), vhost, former);
   }
-  struct atsk_published_vhost **at =
-    place == ATSK_PLACE_NO_HOST ? &listener->listener.no_host : &listener->listener.fallback;
-  *former = *at;
-  *at     = vhost;
+  struct atsk_published_vhost **at = place == ATSK_PLACE_NO_HOST ? &listener->listener.no_host : &listener->listener.fallback;
+  *former                          = *at;
+  *at                              = vhost;
   return ATSK_OK;
 }
 

@@ -52,13 +52,16 @@ uint64_t atsk_table_version(void); /* 0: nothing was published yet */
 /* --- the writer --------------------------------------------------------------------------------------------------------- */
 
 enum atsk_vhost_place { /* where a virtual host or TLS policy stands; the numbers cross into Python */
-  ATSK_PLACE_EXACT    = 0,
-  ATSK_PLACE_WILDCARD = 1, /* host without its leading "*." */
-  ATSK_PLACE_NO_HOST  = 2, /* virtual host only; host is empty */
-  ATSK_PLACE_FALLBACK = 3, /* virtual host: the global default backend; TLS: the default certificate; host is empty */
+                        ATSK_PLACE_EXACT    = 0,
+                        ATSK_PLACE_WILDCARD = 1, /* host without its leading "*." */
+                        ATSK_PLACE_NO_HOST  = 2, /* virtual host only; host is empty */
+                        ATSK_PLACE_FALLBACK =
+                          3, /* virtual host: the global default backend; TLS: the default certificate; host is empty */
 };
 
-enum atsk_status atsk_commit_begin(void) ATSK_MUST_CHECK; /* ATSK_E_STATE if one is open */
+/* ATSK_E_STATE if one is open, ATSK_E_NOMEM.  Waits for reclamation when more than some 20 MB wait for it; so never inside a read
+ * section, and never on an ATS thread. */
+enum atsk_status atsk_commit_begin(void) ATSK_MUST_CHECK;
 
 /* Creates the service, or gives it a new endpoint set.  `records` is n * sizeof(struct atsk_endpoint_record) bytes, sorted, without
  * duplicates.  A new id becomes usable by later vhost calls of the same commit. */
@@ -81,6 +84,10 @@ enum atsk_status atsk_commit_vhost_drop(uint16_t local_port, enum atsk_vhost_pla
 enum atsk_status atsk_commit_tls(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host,
                                  const uint64_t *certificate_ids, uint32_t n_certificates) ATSK_MUST_CHECK;
 enum atsk_status atsk_commit_tls_drop(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host) ATSK_MUST_CHECK;
+
+/* Makes the commit the whole table: what is published and was not put again by it is dropped, virtual hosts, TLS policies, services and
+ * certificates.  ATSK_E_NOMEM: abort it. */
+enum atsk_status atsk_commit_supersede(void) ATSK_MUST_CHECK;
 
 /* ATSK_E_STATE: it drops a service or certificate in use (or none is open); nothing changed, and the commit stays open, to be put
  * right or aborted.  No other failure. */

@@ -8,6 +8,9 @@
 #include "bridge.h"
 #include "controller.h"
 #include "host.h"
+#include "options.h"
+#include "publish.h"
+#include "state.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -239,6 +242,48 @@ controller_thread(void *arg)
   return NULL;
 }
 
+/* --- the last good state ---------------------------------------------------------------------------------------------------- */
+
+/* Publishes DIR/table.state of --state-dir, if it is there and good; whatever is wrong with it costs a line, never the start.  Returns the
+ * version published; 0: none. */
+static uint64_t
+state_publish(const char *dir, const uint8_t options[ATSK_OPTIONS_DIGEST], uint64_t *written_s)
+{
+  char why[ATSK_STATE_WHY_MAX] = "";
+  char line[ATSK_STATE_WHY_MAX + 512];
+  struct atsk_state_loaded *loaded = malloc(sizeof *loaded);
+  enum atsk_status status          = loaded == NULL ? ATSK_E_NOMEM : atsk_state_stage(dir, options, loaded, why);
+  uint64_t version                 = 0;
+  if (status == ATSK_OK) {
+    atsk_settings_set_loaded(&loaded->settings);
+    status     = atsk_commit_publish(&version); /* drops nothing, so it cannot be refused */
+    *written_s = loaded->written_s;
+    (void)snprintf(line, sizeof line,
+                   "serving the last good state of --state-dir=%.300s: %u virtual hosts, written at Unix time %llu; live data takes "
+                   "over once it is there",
+                   dir, (unsigned)loaded->n_vhosts, (unsigned long long)loaded->written_s);
+  } else if (status == ATSK_MISS) {
+    (void)snprintf(line, sizeof line, "no last good state in --state-dir=%.300s yet", dir);
+  } else {
+    (void)snprintf(line, sizeof line, "the last good state of --state-dir=%.300s is ignored: %s; it will be written anew", dir,
+                   status == ATSK_E_NOMEM ? "no memory" : why);
+  }
+  atsk_controller_log(status < 0 ? 2 : 1, line, strlen(line));
+  free(loaded);
+  return version;
+}
+
+static void
+state_serve(int argc, const char *const argv[])
+{
+  uint8_t options[ATSK_OPTIONS_DIGEST];
+  uint64_t written_s = 0;
+  const char *dir    = atsk_option_text(argc, argv, "state-dir", "ATSK8S_STATE_DIR");
+  atsk_options_digest(argc, argv, environ, options);
+  uint64_t version = dir != NULL && dir[0] == '/' ? state_publish(dir, options, &written_s) : 0; /* Python refuses other paths */
+  atsk_controller_started_with(options, version, written_s);
+}
+
 /* --- pyhost.h --------------------------------------------------------------------------------------------------------------- */
 
 static enum atsk_status
@@ -256,6 +301,7 @@ start_locked(enum atsk_plugin plugin, int argc, const char *const argv[], char *
     (void)snprintf(why, why_size, "no memory for the arguments, or they are longer than %u bytes together", ARGS_MAX);
     return ATSK_E_NOMEM;
   }
+  state_serve(argc, argv);
   if (atsk_host_thread(controller_thread, NULL) != ATSK_OK) {
     (void)snprintf(why, why_size,
                    "the controller's thread could not be made: is the process limit of this user too low (ulimit -u)?");

@@ -68,9 +68,9 @@ static inline void
 record_touch(struct records *records, struct record *record)
 {
   if (!record->is_touched) {
-    record->is_touched     = true;
-    record->next_touched   = records->touched;
-    records->touched = record;
+    record->is_touched   = true;
+    record->next_touched = records->touched;
+    records->touched     = record;
   }
 }
 
@@ -85,9 +85,9 @@ record_create(struct records *records, enum record_kind kind, uint64_t id)
   record->id     = id;
   record->kind   = kind;
   record->is_new = true;
-  record->object = kind == RECORD_SERVICE ? (void *)atsk_service_create(id) :
-                   kind == RECORD_ROUTE   ? (void *)record :
-                                            (void *)atsk_certificate_create(id);
+  record->object = kind == RECORD_SERVICE ? (void *)atsk_service_create(id)
+                   : kind == RECORD_ROUTE ? (void *)record
+                                          : (void *)atsk_certificate_create(id);
   if (record->object == NULL || !atsk_id_add(&records->maps[kind], id, record)) {
     if (kind == RECORD_SERVICE) {
       atsk_service_destroy(record->object);
@@ -334,8 +334,8 @@ placed_of_policy(struct atsk_tls_policy *published)
 
 /* A copy of `blob` with its services resolved and its routes made, holding references; validated before.  ATSK_E_UNKNOWN, _NOMEM. */
 static inline enum atsk_status
-vhost_create(struct records *records, struct atsk_span blob, const uint64_t *service_ids, uint32_t n_services, const uint64_t *route_ids, uint32_t n_routes,
-             struct vhost **out)
+vhost_create(struct records *records, struct atsk_span blob, const uint64_t *service_ids, uint32_t n_services,
+             const uint64_t *route_ids, uint32_t n_routes, struct vhost **out)
 {
   for (uint32_t i = 0; i < n_services; i++) {
     if (record_find(records, RECORD_SERVICE, service_ids[i]) == NULL) {

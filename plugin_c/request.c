@@ -22,11 +22,12 @@ static const char host_byte[256] = {
 
 /* What a path byte asks for.  Bytes >= 0x80 and '\' are data: no RFC gives them another spelling. */
 enum path_class { PATH_PLAIN = 0, PATH_SLASH, PATH_ESCAPE, PATH_BAD };
+
 static const unsigned char path_class[256] = {
-  [0] = PATH_BAD,    PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD,  PATH_BAD,
-  PATH_BAD,          PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD,  PATH_BAD,
-  PATH_BAD,          PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD, PATH_BAD,  PATH_BAD /* ' ' */,
-  ['%'] = PATH_ESCAPE, ['/'] = PATH_SLASH, [0x7f] = PATH_BAD,
+  [0x00 ... 0x20] = PATH_BAD,
+  ['%']           = PATH_ESCAPE,
+  ['/']           = PATH_SLASH,
+  [0x7f]          = PATH_BAD, /* the range is GNU C: gcc and clang */
 };
 
 static int
@@ -97,8 +98,8 @@ literal_normalise(struct atsk_str authority, struct atsk_host *out)
     if (i > IPV6_TEXT_MAX || (hex_value(c) < 0 && c != ':' && c != '.')) {
       return ATSK_REQUEST_BAD_HOST;
     }
-    n_colons      += c == ':';
-    out->bytes[i]  = c >= 'A' && c <= 'F' ? (char)(c - 'A' + 'a') : (char)c;
+    n_colons += c == ':';
+    out->bytes[i] = c >= 'A' && c <= 'F' ? (char)(c - 'A' + 'a') : (char)c;
   }
   if (i == authority.len || n_colons < 2) {
     return ATSK_REQUEST_BAD_HOST;
@@ -108,7 +109,8 @@ literal_normalise(struct atsk_str authority, struct atsk_host *out)
   size_t end    = i + 1;
   out->len      = (uint16_t)end;
   out->port     = 0;
-  if (end < authority.len && (authority.ptr[end] != ':' || !port_parse(authority.ptr + end + 1, authority.len - end - 1, &out->port))) {
+  if (end < authority.len &&
+      (authority.ptr[end] != ':' || !port_parse(authority.ptr + end + 1, authority.len - end - 1, &out->port))) {
     return ATSK_REQUEST_BAD_HOST;
   }
   out->bytes[end] = '\0';

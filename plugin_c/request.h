@@ -9,10 +9,10 @@ ATSK_BEGIN_DECLS
 
 /* What a request's bytes deserve before any table is asked. */
 enum atsk_request_fault {
-  ATSK_REQUEST_FINE        = 0,
-  ATSK_REQUEST_BAD_HOST    = 1, /* 400: no host, not a host name or IP literal, or a port out of range (RFC 3986 section 3.2.2) */
-  ATSK_REQUEST_BAD_PATH    = 2, /* 400: NUL, bad percent escape, a raw control byte, or more ".." than segments */
-  ATSK_REQUEST_LONG_PATH   = 3, /* 414: over ATSK_PATH_MAX */
+  ATSK_REQUEST_FINE      = 0,
+  ATSK_REQUEST_BAD_HOST  = 1, /* 400: no host, not a host name or IP literal, or a port out of range (RFC 3986 section 3.2.2) */
+  ATSK_REQUEST_BAD_PATH  = 2, /* 400: NUL, bad percent escape, a raw control byte, or more ".." than segments */
+  ATSK_REQUEST_LONG_PATH = 3, /* 414: over ATSK_PATH_MAX */
 };
 
 struct atsk_host { /* a host name as the trie holds it: lower case, no port, no trailing dot; "[::1]" keeps its brackets */

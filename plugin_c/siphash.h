@@ -22,14 +22,14 @@ atsk_siphash_round(uint64_t v[4])
 {
   v[0] += v[1];
   v[2] += v[3];
-  v[1]  = atsk_siphash_rotate(v[1], 13) ^ v[0];
-  v[3]  = atsk_siphash_rotate(v[3], 16) ^ v[2];
-  v[0]  = atsk_siphash_rotate(v[0], 32);
+  v[1] = atsk_siphash_rotate(v[1], 13) ^ v[0];
+  v[3] = atsk_siphash_rotate(v[3], 16) ^ v[2];
+  v[0] = atsk_siphash_rotate(v[0], 32);
   v[2] += v[1];
   v[0] += v[3];
-  v[1]  = atsk_siphash_rotate(v[1], 17) ^ v[2];
-  v[3]  = atsk_siphash_rotate(v[3], 21) ^ v[0];
-  v[2]  = atsk_siphash_rotate(v[2], 32);
+  v[1] = atsk_siphash_rotate(v[1], 17) ^ v[2];
+  v[3] = atsk_siphash_rotate(v[3], 21) ^ v[0];
+  v[2] = atsk_siphash_rotate(v[2], 32);
 }
 
 /* The hash of bytes[0..len); little-endian machines only (atsk_format.h refuses others). */

@@ -7,21 +7,21 @@
 ATSK_BEGIN_DECLS
 
 /* X(id, metric name, label or "", help).  metrics.py renders the same table; a lint test holds them equal. */
-#define ATSK_COUNTERS(X)                                                                                              \
-  X(REQUESTS_FORWARDED, "atsk8s_requests_total", "forwarded", "Requests by what became of them")                      \
-  X(REQUESTS_NO_HOST, "atsk8s_requests_total", "no_host", "")                                                         \
-  X(REQUESTS_NO_PATH, "atsk8s_requests_total", "no_path", "")                                                         \
-  X(REQUESTS_NO_ENDPOINT, "atsk8s_requests_total", "no_endpoint", "")                                                 \
-  X(REQUESTS_NOT_READY, "atsk8s_requests_total", "not_ready", "")                                                     \
-  X(REQUESTS_BAD, "atsk8s_requests_total", "bad_request", "")                                                         \
-  X(REQUESTS_HEALTH, "atsk8s_requests_total", "health", "")                                                           \
-  X(ENDPOINT_FAILURES_CONNECT, "atsk8s_endpoint_failures_total", "connect", "Attempts at an endpoint that failed")     \
-  X(ENDPOINT_FAILURES_TIMEOUT, "atsk8s_endpoint_failures_total", "timeout", "")                                       \
-  X(ENDPOINT_FAILURES_OTHER, "atsk8s_endpoint_failures_total", "other", "")                                           \
-  X(RETRIES, "atsk8s_retries_total", "", "Attempts at another endpoint within one request")                           \
-  X(TLS_MATCHED, "atsk8s_tls_handshakes_total", "matched", "TLS handshakes by where their certificate came from")      \
-  X(TLS_DEFAULT, "atsk8s_tls_handshakes_total", "default", "")                                                        \
-  X(TLS_NONE, "atsk8s_tls_handshakes_total", "none", "")                                                              \
+#define ATSK_COUNTERS(X)                                                                                           \
+  X(REQUESTS_FORWARDED, "atsk8s_requests_total", "forwarded", "Requests by what became of them")                   \
+  X(REQUESTS_NO_HOST, "atsk8s_requests_total", "no_host", "")                                                      \
+  X(REQUESTS_NO_PATH, "atsk8s_requests_total", "no_path", "")                                                      \
+  X(REQUESTS_NO_ENDPOINT, "atsk8s_requests_total", "no_endpoint", "")                                              \
+  X(REQUESTS_NOT_READY, "atsk8s_requests_total", "not_ready", "")                                                  \
+  X(REQUESTS_BAD, "atsk8s_requests_total", "bad_request", "")                                                      \
+  X(REQUESTS_HEALTH, "atsk8s_requests_total", "health", "")                                                        \
+  X(ENDPOINT_FAILURES_CONNECT, "atsk8s_endpoint_failures_total", "connect", "Attempts at an endpoint that failed") \
+  X(ENDPOINT_FAILURES_TIMEOUT, "atsk8s_endpoint_failures_total", "timeout", "")                                    \
+  X(ENDPOINT_FAILURES_OTHER, "atsk8s_endpoint_failures_total", "other", "")                                        \
+  X(RETRIES, "atsk8s_retries_total", "", "Attempts at another endpoint within one request")                        \
+  X(TLS_MATCHED, "atsk8s_tls_handshakes_total", "matched", "TLS handshakes by where their certificate came from")  \
+  X(TLS_DEFAULT, "atsk8s_tls_handshakes_total", "default", "")                                                     \
+  X(TLS_NONE, "atsk8s_tls_handshakes_total", "none", "")                                                           \
   X(TLS_REFUSED, "atsk8s_tls_handshakes_total", "refused", "")
 
 enum atsk_counter {

@@ -70,6 +70,56 @@ atsk_trie_lookup(const struct atsk_trie_node *root, struct atsk_str host, struct
   *exact = node->exact;
 }
 
+/* What a walk over all of a trie carries along. */
+struct walk {
+  bool (*visit)(void *context, struct atsk_str host, enum atsk_host_kind kind, const struct atsk_trie_value *value);
+  void *context;
+  char host[ATSK_HOST_MAX]; /* written from its end: labels come last first */
+};
+
+static bool
+value_visit(const struct walk *walk, size_t start, enum atsk_host_kind kind, const struct atsk_trie_value *value)
+{
+  const struct atsk_str host = {walk->host + start, sizeof walk->host - start};
+  return (value->vhost == NULL && value->tls == NULL) || walk->visit(walk->context, host, kind, value);
+}
+
+/* Visits the subtree in `s`, whose parents' labels begin at `start`.  Recursion: labels times hash steps deep. */
+static bool
+slot_visit(struct walk *walk, slot s, size_t start)
+{
+  if (s == 0) {
+    return true;
+  }
+  if (slot_is_branch(s)) {
+    const struct branch *branch = slot_branch(s);
+    unsigned n                  = count_bits(branch->bitmap);
+    for (unsigned i = 0; i < n; i++) {
+      if (!slot_visit(walk, branch->slots[i], start)) {
+        return false;
+      }
+    }
+    return true;
+  }
+  const struct atsk_trie_node *node = slot_node(s);
+  if (start < sizeof walk->host) {
+    walk->host[--start] = '.'; /* room is there: no host longer than the array was ever taken in */
+  }
+  start -= node->label_len;
+  memcpy(walk->host + start, node->label, node->label_len);
+  return value_visit(walk, start, ATSK_HOST_EXACT, &node->exact) && value_visit(walk, start, ATSK_HOST_WILDCARD, &node->wildcard) &&
+         slot_visit(walk, node->children, start);
+}
+
+bool
+atsk_trie_each(const struct atsk_trie_node *root,
+               bool (*visit)(void *context, struct atsk_str host, enum atsk_host_kind kind, const struct atsk_trie_value *value),
+               void *context)
+{
+  struct walk walk = {.visit = visit, .context = context};
+  return root == NULL || slot_visit(&walk, root->children, sizeof walk.host);
+}
+
 /* --- edits ----------------------------------------------------------------------------------------------------------------- */
 
 struct atsk_trie_edit *
@@ -280,6 +330,19 @@ atsk_trie_edit_tls(struct atsk_trie_edit *edit, struct atsk_str host, enum atsk_
     *former = was;
   }
   return st;
+}
+
+struct atsk_trie_value
+atsk_trie_edit_value(const struct atsk_trie_edit *edit, struct atsk_str host, enum atsk_host_kind kind)
+{
+  const struct atsk_trie_node *node = edit->root;
+  while (node != NULL && host.len > 0) {
+    node = child_find(node, &edit->key, label_take(&host));
+  }
+  if (node == NULL) {
+    return (struct atsk_trie_value){NULL, NULL};
+  }
+  return kind == ATSK_HOST_EXACT ? node->exact : node->wildcard;
 }
 
 const struct atsk_trie_node *

@@ -5,6 +5,8 @@
 #ifndef ATSK_TRIE_H
 #define ATSK_TRIE_H
 
+#include <stdbool.h>
+
 #include "atsk_base.h"
 
 ATSK_BEGIN_DECLS
@@ -24,6 +26,13 @@ enum atsk_host_kind {
   ATSK_HOST_WILDCARD = 1, /* the host is "example" and stands for "*.example": exactly one label more (Ingress v1) */
 };
 
+/* Calls `visit` for everything that one version holds, in no order, until it returns false, which is returned then.  `host` and `value`
+ * are borrowed for the call.  The version must stay: inside a read section, or by the writer. */
+bool atsk_trie_each(const struct atsk_trie_node *root,
+                    bool (*visit)(void *context, struct atsk_str host, enum atsk_host_kind kind,
+                                  const struct atsk_trie_value *value),
+                    void *context);
+
 /* One commit's edits: what it made (freed if it is dropped) and what it replaced (freed a grace period after the swap). */
 struct atsk_trie_edit;
 
@@ -42,6 +51,8 @@ enum atsk_status atsk_trie_edit_tls(struct atsk_trie_edit *edit, struct atsk_str
 /* Ends the edit: the new root, and the garbage that only older versions can reach (opaque, freed by atsk_trie_garbage_free). */
 struct atsk_trie_garbage;
 const struct atsk_trie_node *atsk_trie_edit_finish(struct atsk_trie_edit *edit, struct atsk_trie_garbage **garbage);
+/* What stands at a host in the trie to come.  `host` is one that a table can hold; borrowed until the next edit. */
+struct atsk_trie_value atsk_trie_edit_value(const struct atsk_trie_edit *edit, struct atsk_str host, enum atsk_host_kind kind);
 void atsk_trie_edit_drop(struct atsk_trie_edit *edit); /* frees what the edit made; the old root is as it was */
 void atsk_trie_garbage_free(struct atsk_trie_garbage *garbage);
 void atsk_trie_free_all(const struct atsk_trie_node *root); /* tests: every node of one version, not its values */

@@ -20,7 +20,7 @@
 /* What nodes and branches begin with.  Readers never look at it. */
 struct stamp {
   union {
-    uint64_t edit;              /* live: the edit that made it */
+    uint64_t edit;                  /* live: the edit that made it */
     struct atsk_trie_garbage *next; /* garbage */
   };
 };
@@ -100,8 +100,8 @@ count_bits(uint64_t x)
   return (unsigned)__builtin_popcountll(x);
 #else
   x -= x >> 1 & UINT64_C(0x5555555555555555);
-  x  = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));
-  x  = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+  x = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));
+  x = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
   return (unsigned)(x * UINT64_C(0x0101010101010101) >> 56);
 #endif
 }
@@ -152,7 +152,7 @@ child_find(const struct atsk_trie_node *node, const struct atsk_siphash_key *key
       if ((branch->bitmap & bit) == 0) {
         return NULL;
       }
-      s      = branch->slots[slot_index(branch, bit)];
+      s = branch->slots[slot_index(branch, bit)];
       shift += HASH_STEP;
     } while (slot_is_branch(s));
   }

@@ -143,7 +143,8 @@ nodes_check(const struct sections *s)
     if (i >= next) {
       return ATSK_E_ORDER; /* nothing leads here */
     }
-    if (!rules_inside(node->exact_rule, node->n_exact, h->n_rules) || !rules_inside(node->prefix_rule, node->n_prefix, h->n_rules)) {
+    if (!rules_inside(node->exact_rule, node->n_exact, h->n_rules) ||
+        !rules_inside(node->prefix_rule, node->n_prefix, h->n_rules)) {
       return ATSK_E_TRUNCATED;
     }
     if (node->n_children == 0) {
@@ -247,7 +248,7 @@ child_find(const struct atsk_blob_node *nodes, const char *strings, const struct
     }
     if (order > 0) {
       low += half + 1;
-      n   -= half + 1;
+      n -= half + 1;
     } else {
       n = half;
     }
@@ -258,13 +259,13 @@ child_find(const struct atsk_blob_node *nodes, const char *strings, const struct
 enum atsk_status
 atsk_blob_match(struct atsk_span blob, struct atsk_str path, uint32_t *rule)
 {
-  const struct atsk_blob_header *h    = atsk_blob_header_view(blob);
-  const struct atsk_blob_node *nodes  = (const void *)(blob.ptr + h->nodes_off);
-  const char *strings                 = (const char *)(blob.ptr + h->strings_off);
-  const struct atsk_blob_node *node   = nodes;
-  const char *end                     = path.ptr + path.len;
-  const char *at                      = path.ptr; /* the slash before the next segment, or `end` */
-  uint32_t best                       = node->prefix_rule;
+  const struct atsk_blob_header *h   = atsk_blob_header_view(blob);
+  const struct atsk_blob_node *nodes = (const void *)(blob.ptr + h->nodes_off);
+  const char *strings                = (const char *)(blob.ptr + h->strings_off);
+  const struct atsk_blob_node *node  = nodes;
+  const char *end                    = path.ptr + path.len;
+  const char *at                     = path.ptr; /* the slash before the next segment, or `end` */
+  uint32_t best                      = node->prefix_rule;
 
   if (path.len == 0 || path.ptr[0] != '/') {
     at   = end; /* no path ("*"): not even the root's prefix, which is "/", is one of it */

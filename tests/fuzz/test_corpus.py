@@ -1,0 +1,24 @@
+"""Every fuzz target replays its corpus under ASan and UBSan."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.c import compiling
+from tests.fuzz import fuzzing
+
+
+@pytest.mark.parametrize("target", fuzzing.TARGETS)
+def test_corpus_is_harmless(target: str) -> None:
+    files = fuzzing.corpus(target)
+    assert files, f"tests/fuzz/corpus/{target} is empty"
+
+    done = compiling.run(fuzzing.replayer(target), *map(str, files))
+
+    assert done.returncode == 0 and done.stdout == f"replayed {len(files)}\n", (
+        f"{target}: {compiling.death_of(done.returncode)}; the last file named is the one\n{done.stderr[-6000:]}"
+    )
+
+
+def test_every_target_has_a_corpus() -> None:
+    assert set(fuzzing.TARGETS) == {path.name for path in fuzzing.CORPUS.iterdir() if path.is_dir() and any(path.glob("*"))}

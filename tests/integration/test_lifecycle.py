@@ -1,0 +1,313 @@
+"""Starting and stopping inside traffic_server: what stops a start and says why, what does not disturb traffic, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import subprocess
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.compile import PYTHON_INCLUDE, SITE_PACKAGES, Build
+from tests.harness import processes
+from tests.harness.ats import HEALTH_PATH, START_TIMEOUT_S, Ats, Options, ats_directory
+from tests.harness.backends import Backends, Pod
+from tests.harness.manifests import app, ingress, path
+from tests.harness.processes import LOOPBACK
+
+SHOP = Pod(app="shop", ip="127.48.1.1", port=28083)
+SITE = [ingress("shop", {"shop.test": [path("shop")]}), *app("shop", [SHOP.ip], port=SHOP.port)]
+STARTS = 20
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Generator[Backends]:
+    """One pod."""
+    with Backends([SHOP], directory=tmp_path_factory.mktemp("backends")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def prepared(build: Build, options: Options | None = None) -> Iterator[Ats]:
+    """A server over the site, not started; killed at the end if it still runs."""
+    with ats_directory() as directory:
+        made = Ats(build, directory, options=options)
+        made.write("site.yaml", SITE)
+        try:
+            yield made
+        finally:
+            made.kill()
+
+
+def failed_start(ats: Ats) -> str:
+    """Start it, expect it to end by itself with an error, and return all it said."""
+    child = ats.start()
+    status = child.popen.wait(START_TIMEOUT_S)
+    assert status not in (0, None) and status > 0, f"status {status}\n{ats.log_tail()}"
+    return ats.log()
+
+
+# --- starts that fail ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plugin", ["remap", "ssl"])
+@pytest.mark.parametrize(
+    ("venv", "words"),
+    [
+        ("/nonexistent", ["--venv", "/nonexistent/bin/python3", "No such file", "build.py install"]),
+        ("relative/path", ["--venv=relative/path", "absolute path"]),
+    ],
+)
+def test_missing_venv_is_said(build: Build, plugin: str, venv: str, words: Sequence[str]) -> None:
+    options = Options(plugin_options=[f"--venv={venv}"], with_remap=plugin == "remap", with_ssl=plugin == "ssl")
+    with prepared(build, options) as ats:
+        log = failed_start(ats)
+        for word in words:
+            assert word in log, log
+
+
+def test_unreadable_venv_is_said(build: Build) -> None:
+    """Traffic Server has dropped its privileges by then."""
+    with prepared(build) as probe:
+        closed = probe.directory / "closed"
+        closed.mkdir(mode=0o700)
+        options = Options(plugin_options=[f"--venv={closed}/venv"])
+        with prepared(build, options) as ats:
+            log = failed_start(ats)
+            assert "Permission denied" in log and "proxy.config.admin.user_id" in log
+
+
+def test_venv_without_the_package_is_said(build: Build) -> None:
+    with prepared(build) as probe:
+        venv = probe.directory / "venv"
+        subprocess.run([f"/usr/bin/{Path(PYTHON_INCLUDE).name}", "-m", "venv", "--without-pip", str(venv)], check=True)
+        with prepared(build, Options(plugin_options=[f"--venv={venv}"])) as ats:
+            log = failed_start(ats)
+            assert f"--venv={venv}" in log and "could not import atsk8s" in log and "ModuleNotFoundError" in log
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--no-such-option=1", ["--no-such-option"]),
+        ("--tenancy=loose", ["--tenancy", "loose", "shared", "strict"]),
+        ("--connect-timeout-ms=soon", ["--connect-timeout-ms", "soon"]),
+        ("--trusted-proxies=10.0.0.300/8", ["--trusted-proxies", "10.0.0.300/8"]),
+        ("--health-path=alive", ["--health-path", "alive"]),
+    ],
+)
+def test_wrong_option_is_said(build: Build, option: str, words: Sequence[str]) -> None:
+    with prepared(build, Options(plugin_options=[option])) as ats:
+        log = failed_start(ats)
+        for word in words:
+            assert word in log, log
+
+
+def test_two_plugins_with_different_options_are_refused(build: Build) -> None:
+    with prepared(build) as ats:
+        ats.tree.write("remap.config", ats.rule(arguments=[*ats.plugin_arguments(), "--tenancy=strict"]) + "\n")
+        log = failed_start(ats)
+        assert "kubernetes_remap.so has the options" in log and "kubernetes_ssl.so was loaded with" in log
+        assert "--tenancy=strict" in log and "same options" in log
+
+
+def test_two_rules_with_different_options_are_refused(build: Build) -> None:
+    with prepared(build, Options(with_ssl=False)) as ats:
+        second = ats.rule(arguments=[*ats.plugin_arguments(), "--cache=on"], source="http://x.test/")
+        ats.tree.write("remap.config", f"{ats.rule()}\n{second}\n")
+        assert "--cache=on" in failed_start(ats)
+
+
+def test_two_rules_with_the_same_options_are_legal(build: Build, backends: Backends) -> None:
+    with prepared(build) as ats:
+        ats.tree.write("remap.config", f"{ats.rule(source='http://shop.test/')}\n{ats.rule()}\n")
+        with ats:
+            assert ats.get("/", host="shop.test").status == 200
+            assert ats.get("/", host="never.test").status == 404
+
+
+# --- starts that go on ---------------------------------------------------------------------------------
+
+
+def test_first_request_after_the_port_opens_is_answered_by_a_pod(build: Build, backends: Backends) -> None:
+    """The start waits for the first table: nobody sees a 404 or 503 that is only early."""
+    with prepared(build) as ats:
+        child = ats.start()
+        child.await_ready("the port listens", lambda: processes.is_listening(LOOPBACK, "127.0.0.1", ats.http_port))
+        assert ats.get("/", host="shop.test").status == 200
+        ats.check(ats.stop())
+
+
+def test_without_a_table_every_answer_is_503(build: Build) -> None:
+    """An API server that is away does not keep Traffic Server from starting; only from being ready."""
+    closed = processes.free_ports(LOOPBACK, "127.0.0.1", 1)[0]
+    options = Options(
+        manifests=False,
+        plugin_options=[f"--server=https://127.0.0.1:{closed}", "--start-timeout-ms=300", "--admin=off"],
+        environment={"ATSK8S_TOKEN": "token"},
+    )
+    with prepared(build, options) as ats:
+        child = ats.start()
+        child.await_ready("the port listens", lambda: processes.is_listening(LOOPBACK, "127.0.0.1", ats.http_port))
+        for target in ("/", HEALTH_PATH):
+            answer = ats.get(target, host="shop.test")
+            assert answer.status == 503
+            assert answer.header("x-request-id") is not None
+        assert "starting without a table" in ats.log()
+        assert ats.stop() == 0
+
+
+def test_environment_names_options_too(build: Build, backends: Backends) -> None:
+    with prepared(build, Options(environment={"ATSK8S_HEALTH_PATH": "/alive"})) as ats:
+        child = ats.start()
+        child.await_ready("the health path answers 200", lambda: ats.get("/alive").status == 200)
+        assert ats.get(HEALTH_PATH, host="never.test").status == 404
+        ats.check(ats.stop())
+
+
+def test_encoded_slash_can_be_refused(build: Build, backends: Backends) -> None:
+    with prepared(build, Options(plugin_options=["--reject-encoded-slash=true"])) as ats, ats:
+        assert ats.get("/a%2Fb", host="shop.test").status == 400
+        assert ats.get("/a%2fb", host="shop.test").status == 400
+        assert ats.get("/a/b?c=%2F", host="shop.test").status == 200
+
+
+def test_environment_of_python_is_not_ours(build: Build, backends: Backends) -> None:
+    """PYTHONHOME and the like belong to other programs: the interpreter is isolated."""
+    environment = {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"}
+    with prepared(build, Options(environment=environment)) as ats, ats:
+        assert ats.get("/", host="shop.test").status == 200
+
+
+def test_taken_port_is_said(build: Build, backends: Backends) -> None:
+    """It is not fatal to Traffic Server, which runs on without listening."""
+    with prepared(build) as ats, processes.listen(LOOPBACK, "127.0.0.1", ats.http_port):
+        child = ats.start()
+        child.await_ready("the admin endpoint answers", lambda: ats.admin("/livez").status == 200)
+        answer = child.await_ready("it says which port", lambda: str(ats.http_port) in ats.admin("/readyz").body.decode())
+        assert answer and ats.admin("/readyz").status == 503
+        assert ats.stop() == 0
+
+
+# --- running and stopping --------------------------------------------------------------------------------
+
+
+def hostile_venv(build: Build, directory: Path) -> tuple[Path, Path]:
+    """A virtual environment in which a thread takes the GIL for 10 s once a file appears; return both."""
+    venv, trigger = directory / "venv", directory / "trigger"
+    subprocess.run([f"/usr/bin/{Path(PYTHON_INCLUDE).name}", "-m", "venv", "--without-pip", str(venv)], check=True)
+    site = venv / SITE_PACKAGES
+    (site / "build.pth").write_text(
+        f"{build.venv / SITE_PACKAGES}\nimport site; site.addsitedir({str(build.venv / SITE_PACKAGES)!r})\n"
+    )
+    (site / "hostile.py").write_text(
+        f"""
+import os, threading
+
+def wait_and_hold():
+    never = threading.Event()
+    while not os.path.exists({str(trigger)!r}):
+        never.wait(0.02)
+    import ctypes  # PyDLL keeps the GIL during the call
+    open({str(trigger)!r} + ".held", "w").close()
+    ctypes.PyDLL(None).sleep(10)
+    open({str(trigger)!r} + ".released", "w").close()
+
+threading.Thread(target=wait_and_hold, daemon=True).start()
+"""
+    )
+    (site / "hostile.pth").write_text("import hostile\n")
+    return venv, trigger
+
+
+def test_gil_held_for_ten_seconds_disturbs_no_request(build: Build, backends: Backends) -> None:
+    """Requests, handshakes and the stop: no thread of Traffic Server ever waits for Python."""
+    with ats_directory() as scratch:
+        scratch.mkdir(mode=0o755)
+        venv, trigger = hostile_venv(build, scratch)
+        scratch.chmod(0o777)
+        with prepared(build, Options(plugin_options=[f"--venv={venv}"])) as ats:
+            ats.start()
+            ats.await_ready()
+            trigger.touch()
+            processes.await_condition("the GIL is held", trigger.with_name("trigger.held").exists)
+            for _ in range(500):
+                assert ats.get("/", host="shop.test", timeout_s=2.0).status == 200
+            assert ats.get(HEALTH_PATH).status == 200
+            assert not trigger.with_name("trigger.released").exists(), "the requests took longer than the GIL was held"
+            assert ats.stop() == 0, ats.log_tail()
+
+
+def test_file_descriptors_do_not_grow(build: Build, backends: Backends) -> None:
+    with prepared(build) as ats, ats:
+        for _ in range(50):
+            ats.get("/", host="shop.test")
+        before = ats.n_fds()
+        for n in range(20):
+            ats.put("more.yaml", [ingress("more", {f"more-{n}.test": [path("shop")]})])
+            assert ats.get("/", host=f"more-{n}.test").status == 200
+        assert ats.n_fds() <= before + 5
+
+
+class Clients:
+    """Threads that ask without a pause until the block ends; what they meet during a stop is theirs to bear."""
+
+    def __init__(self, ats: Ats, *, n_threads: int = 3) -> None:
+        self._ats, self._stop = ats, threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(n_threads)]
+        self.n_answered = 0
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._ats.get("/", host="shop.test", timeout_s=2.0)
+                self.n_answered += 1
+
+
+def start_and_stop_under_load(ats: Ats, n: int) -> None:
+    """One life: answers flow, manifests change, SIGTERM comes in the middle of it; it ends with 0 and leaves no core."""
+    ats.start()
+    ats.await_ready()
+    with Clients(ats) as clients:
+        processes.await_condition("requests are answered", lambda: clients.n_answered > 20)
+        ats.write("more.yaml", [ingress("more", {f"more-{n}.test": [path("shop")]})])
+        status = ats.stop()
+    ats.check(status)
+
+
+def test_starts_and_stops_end_clean(build: Build, backends: Backends) -> None:
+    with prepared(build) as ats:
+        for n in range(STARTS):
+            start_and_stop_under_load(ats, n)
+
+
+@pytest.mark.soak
+def test_soak_of_starts_and_stops(build: Build, backends: Backends, soak_starts: int) -> None:
+    with prepared(build) as ats:
+        for n in range(soak_starts):
+            start_and_stop_under_load(ats, n)
+
+
+@pytest.mark.parametrize("while_starting", ["at once", "when the port listens"])
+def test_early_sigterm_ends_clean(build: Build, backends: Backends, while_starting: str) -> None:
+    """Before Traffic Server has a handler the signal ends it (143 to a shell); from then on it ends with 0."""
+    with prepared(build) as ats:
+        child = ats.start()
+        if while_starting == "when the port listens":
+            child.await_ready("the port listens", lambda: processes.is_listening(LOOPBACK, "127.0.0.1", ats.http_port))
+            assert ats.stop() == 0
+        else:
+            assert ats.stop() in (0, -15)
