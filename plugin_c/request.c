@@ -20,14 +20,16 @@ static const char host_byte[256] = {
   ['V'] = 'v', ['W'] = 'w', ['X'] = 'x', ['Y'] = 'y', ['Z'] = 'z',
 };
 
-/* What a path byte asks for.  Bytes >= 0x80 and '\' are data: no RFC gives them another spelling. */
-enum path_class { PATH_PLAIN = 0, PATH_SLASH, PATH_ESCAPE, PATH_BAD };
+/* What a path byte asks for.  A raw byte >= 0x80 is no URL (RFC 3986 section 2), and yet sent; servers take it for its escape, so it must
+ * not be a second spelling.  '\' is data. */
+enum path_class { PATH_PLAIN = 0, PATH_SLASH, PATH_ESCAPE, PATH_HIGH, PATH_BAD };
 
 static const unsigned char path_class[256] = {
   [0x00 ... 0x20] = PATH_BAD,
   ['%']           = PATH_ESCAPE,
   ['/']           = PATH_SLASH,
-  [0x7f]          = PATH_BAD, /* the range is GNU C: gcc and clang */
+  [0x7f]          = PATH_BAD, /* the ranges are GNU C: gcc and clang */
+  [0x80 ... 0xff] = PATH_HIGH,
 };
 
 static int
@@ -201,6 +203,17 @@ normal_prefix(struct atsk_str path)
   return path.len;
 }
 
+/* Bytes that are written as an escape, and so take two more. */
+static size_t
+high_bytes(struct atsk_str path)
+{
+  size_t n = 0;
+  for (size_t i = 0; i < path.len; i++) {
+    n += (unsigned char)path.ptr[i] >= 0x80;
+  }
+  return n;
+}
+
 /* Ends the segment room[segment..len): where the next one starts, or 0 for ".." above the root.  Duplicate slashes are collapsed
  * before ".." is resolved, as file systems and other proxies do: "/a//../b" is "/b". */
 static size_t
@@ -240,7 +253,10 @@ atsk_path_normalise(struct atsk_str path, char *room, struct atsk_str *out)
     *out = path;
     return ATSK_REQUEST_FINE;
   }
-  size_t len     = 1; /* never more than bytes read: every step writes at most what it read */
+  if (high_bytes(path) > (ATSK_PATH_MAX - path.len) / 2) {
+    return ATSK_REQUEST_LONG_PATH;
+  }
+  size_t len     = 1; /* never more than bytes read and two for each high one: every step writes at most that */
   size_t segment = 1; /* where the segment under way starts */
   room[0]        = '/';
   for (size_t i = 1; i < path.len; i++) {
@@ -276,6 +292,11 @@ atsk_path_normalise(struct atsk_str path, char *room, struct atsk_str *out)
       i += 2;
       break;
     }
+    case PATH_HIGH:
+      room[len++] = '%';
+      room[len++] = hex_digit(c >> 4);
+      room[len++] = hex_digit(c);
+      break;
     default:
       return ATSK_REQUEST_BAD_PATH;
     }

@@ -25,7 +25,7 @@ struct atsk_host { /* a host name as the trie holds it: lower case, no port, no 
 enum atsk_request_fault atsk_host_normalise(struct atsk_str authority, struct atsk_host *out) ATSK_MUST_CHECK;
 
 /* `path` starts with '/', has no query, and is normalised into *out: percent-encoded unreserved characters decoded, escapes
- * upper-cased, "//" collapsed, "." and ".." resolved (RFC 3986 sections 5.2.4, 6.2.2); "%2F" stays opaque, so does "%5C".
+ * upper-cased, "//" collapsed, "." and ".." resolved (RFC 3986 sections 5.2.4, 6.2.2); "%2F" stays opaque, so does "%5C"; a raw byte from 0x80 on becomes its escape.
  * Borrows from `path` when nothing had to change (the usual case), else from `room`, which has ATSK_PATH_MAX bytes. */
 enum atsk_request_fault atsk_path_normalise(struct atsk_str path, char *room, struct atsk_str *out) ATSK_MUST_CHECK;
 

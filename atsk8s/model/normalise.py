@@ -20,6 +20,7 @@ _HOST: Final = re.compile(rb"[-._0-9A-Za-z]*")  # underscores are not host names
 _LITERAL: Final = re.compile(rb"\[[0-9A-Fa-f:.]*\]")
 _BAD_BYTE: Final = re.compile(rb"[\x00-\x20\x7f]")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+_HIGH: Final = re.compile(rb"[\x80-\xff]")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -66,15 +67,16 @@ def normalise_host(authority: bytes) -> Host | RequestFault:
 
 def normalise_path(path: bytes) -> bytes | RequestFault:
     """A path without its query: escaped unreserved characters decoded, escapes in upper case, "//" collapsed, "." and ".." resolved
-    (RFC 3986 sections 5.2.4 and 6.2.2).  "%2F" and "%5C" stay what they are, inside their segment."""
-    if len(path) > PATH_BYTES_MAX:
+    (RFC 3986 sections 5.2.4 and 6.2.2).  "%2F" and "%5C" stay what they are, inside their segment.  A raw byte from 0x80 on is no URL,
+    and is taken for its escape, as servers do."""
+    if len(path) + 2 * len(_HIGH.findall(path)) > PATH_BYTES_MAX:
         return RequestFault.LONG_PATH
     if not path:
         return b"/"
     if not path.startswith(b"/") or _BAD_BYTE.search(path) or _BAD_ESCAPE.search(path):
         return RequestFault.BAD_PATH
     # Escapes first, so that "%2e%2e" is "..".
-    *before, last = _ESCAPE.sub(_unescaped, path)[1:].split(b"/")
+    *before, last = _HIGH.sub(_escaped, _ESCAPE.sub(_unescaped, path))[1:].split(b"/")
     segments: list[bytes] = []
     for segment in (*before, last):
         if segment == b"..":
@@ -90,3 +92,7 @@ def normalise_path(path: bytes) -> bytes | RequestFault:
 def _unescaped(escape: re.Match[bytes]) -> bytes:
     value = int(escape[1], 16)
     return bytes([value]) if value in _UNRESERVED else b"%" + escape[1].upper()
+
+
+def _escaped(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[0][0]

@@ -143,7 +143,8 @@ paths(void)
   path_is("/a%5cb", "/a%5Cb");
   path_is("/a\\..\\b", "/a\\..\\b");
   path_is("/%c3%a9", "/%C3%A9");
-  path_is("/\xc3\xa9", "/\xc3\xa9");
+  path_is("/\xc3\xa9", "/%C3%A9"); /* one spelling, raw or escaped */
+  path_is("/%c3%a9", "/%C3%A9");
   path_is("/a;b=c/../d", "/d");
   path_is("/%25%32%65", "/%252e"); /* decoded once, not twice */
   path_refused(STR("*"), ATSK_REQUEST_BAD_PATH, "no leading slash");
@@ -197,7 +198,7 @@ properties(void)
       continue;
     }
     n_fine++;
-    REQUIRE(out.len <= len && out.ptr[0] == '/', "\"%s\" grew", path);
+    REQUIRE(out.len <= 3 * len && out.ptr[0] == '/', "\"%s\" grew", path);
     REQUIRE(memmem(out.ptr, out.len, "//", 2) == NULL && memmem(out.ptr, out.len, "/./", 3) == NULL &&
               memmem(out.ptr, out.len, "/../", 4) == NULL,
             "\"%s\" is not normal", path);
