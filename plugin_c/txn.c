@@ -8,127 +8,25 @@
 #include "forwarded.h"
 #include "incoming.h"
 #include "match.h"
+#include "next_hop.h"
 #include "request.h"
 #include "respond.h"
 #include "stats.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-
-#define LITERAL_MAX 48u              /* an IPv6 address as text, NUL included */
-#define URL_LITERAL_MAX 52u          /* the same in brackets */
-#define NAME_PLACEHOLDER "192.0.2.1" /* RFC 5737: leads nowhere, should ATS ever connect to the URL's host itself */
 
 /* What a forwarded transaction keeps until it closes. */
 struct txn {
   struct atsk_pick pick;
+  struct atsk_next_hop hop;
   uint32_t attempts; /* begun so far; attempt k is at choice k modulo pick.n */
-  bool is_name;      /* ExternalName: one choice, resolved by ATS */
   bool is_safe;      /* RFC 9110 section 9.2.1: may be sent again, whatever became of it */
   bool is_guarded;   /* has the hooks that look at an attempt which may be the last */
-  union {
-    char literal[ATSK_TRIES_MAX][LITERAL_MAX]; /* one a choice: ATS keeps pointers to them until the transaction ends */
-    char name[ATSK_HOST_MAX + 1];
-  } to;
 };
 
 static int txn_slot = -1; /* ids made once, in atsk_txn_init */
 static TSCont on_txn_cont;
-
-/* --- where to --------------------------------------------------------------------------------------------------------------- */
-
-static char *
-octet_write(char *out, uint8_t octet)
-{
-  if (octet >= 100) {
-    *out++ = (char)('0' + octet / 100);
-  }
-  if (octet >= 10) {
-    *out++ = (char)('0' + octet / 10 % 10);
-  }
-  *out++ = (char)('0' + octet % 10);
-  return out;
-}
-
-/* inet_ntop takes ten times as long for IPv4, and this runs for every request. */
-static size_t
-address_write(const struct atsk_endpoint_address *address, char *out)
-{
-  if (address->family == ATSK_FAMILY_IPV6) {
-    (void)inet_ntop(AF_INET6, address->addr, out, LITERAL_MAX);
-    return strlen(out);
-  }
-  char *end = out;
-  for (int i = 0; i < 4; i++) {
-    if (i > 0) {
-      *end++ = '.';
-    }
-    end = octet_write(end, address->addr[i]);
-  }
-  *end = '\0';
-  return (size_t)(end - out);
-}
-
-/* The address that ATS's look-up of the action's literal would give: with it there is none.  A literal that HostDB has not met costs a
- * 20 ms retry otherwise (HostDBProcessor::getby, MUTEX_RETRY_DELAY), so the first request to every new pod.  The look-up comes
- * before the hook that calls this for the attempt after it (HttpSM, SM_ACTION_DNS_LOOKUP; HttpTransact::PPDNSLookupAPICall). */
-static void
-server_address_set(TSHttpTxn txnp, const struct atsk_endpoint_address *address)
-{
-  if (address->family == ATSK_FAMILY_IPV6) {
-    struct sockaddr_in6 to;
-    memset(&to, 0, sizeof to);
-    to.sin6_family = AF_INET6;
-    to.sin6_port   = htons(address->port);
-    memcpy(&to.sin6_addr, address->addr, sizeof to.sin6_addr);
-    (void)TSHttpTxnServerAddrSet(txnp, (const struct sockaddr *)&to);
-  } else {
-    struct sockaddr_in to;
-    memset(&to, 0, sizeof to);
-    to.sin_family = AF_INET;
-    to.sin_port   = htons(address->port);
-    memcpy(&to.sin_addr, address->addr, sizeof to.sin_addr);
-    (void)TSHttpTxnServerAddrSet(txnp, (const struct sockaddr *)&to);
-  }
-}
-
-/* Tells ATS where the next attempt goes.  responseIsRetryable stays 0: a pod's answer is an answer, whatever its status; only what gave
- * no answer is tried again (and POST only while no byte was sent: HttpTransact::is_request_retryable). */
-static void
-action_set(TSHttpTxn txnp, struct txn *txn, uint32_t choice)
-{
-  struct atsk_endpoint_address address;
-  TSResponseAction action;
-  memset(&action, 0, sizeof action);
-  atsk_pick_address(&txn->pick, choice, &address);
-  if (txn->is_name) {
-    action.hostname     = txn->to.name;
-    action.hostname_len = strlen(txn->to.name);
-  } else {
-    action.hostname     = txn->to.literal[choice];
-    action.hostname_len = address_write(&address, txn->to.literal[choice]);
-  }
-  action.port          = address.port;
-  action.nextHopExists = true;
-  TSHttpTxnResponseActionSet(txnp, &action);
-  if (!txn->is_name) {
-    server_address_set(txnp, &address);
-  }
-}
-
-static void
-action_set_fail(TSHttpTxn txnp, struct txn *txn)
-{
-  TSResponseAction action;
-  memset(&action, 0, sizeof action);
-  action.hostname      = txn->is_name ? txn->to.name : txn->to.literal[0]; /* ATS prints it; never connects to it */
-  action.hostname_len  = strlen(action.hostname);
-  action.nextHopExists = true;
-  action.fail          = true;
-  TSHttpTxnResponseActionSet(txnp, &action);
-}
 
 static void
 failure_count(TSHttpTxn txnp)
@@ -187,9 +85,9 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
   }
   const bool is_last = attempt + 1 >= txn->pick.n;
   if (is_last) {
-    action_set_fail(txnp, txn);
+    atsk_next_hop_none(txnp, &txn->hop);
   } else {
-    action_set(txnp, txn, attempt + 1);
+    atsk_next_hop_set(txnp, &txn->hop, &txn->pick, attempt + 1);
   }
   if ((is_last || !txn->is_safe) && !txn->is_guarded) { /* others end in a pod's answer or in another attempt */
     TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, on_txn_cont);
@@ -199,41 +97,17 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
   return attempt > 0;
 }
 
-static bool
-ipv4_is_refused(const uint8_t *a, bool allow_loopback)
-{
-  return a[0] == 0 || (a[0] == 127 && !allow_loopback) || (a[0] == 169 && a[1] == 254) || a[0] >= 224;
-}
-
-/* Loopback, link-local (a cloud's metadata service), multicast, unspecified: what a name in the API must not lead to. */
-static bool
-address_is_refused(const struct sockaddr *to, bool allow_loopback)
-{
-  if (to == NULL || (to->sa_family != AF_INET && to->sa_family != AF_INET6)) {
-    return true;
-  }
-  if (to->sa_family == AF_INET) {
-    return ipv4_is_refused((const uint8_t *)&((const struct sockaddr_in *)to)->sin_addr, allow_loopback);
-  }
-  const struct in6_addr *a = &((const struct sockaddr_in6 *)to)->sin6_addr;
-  if (IN6_IS_ADDR_V4MAPPED(a)) {
-    return ipv4_is_refused(a->s6_addr + 12, allow_loopback);
-  }
-  return IN6_IS_ADDR_UNSPECIFIED(a) || (IN6_IS_ADDR_LOOPBACK(a) && !allow_loopback) || IN6_IS_ADDR_LINKLOCAL(a) ||
-         IN6_IS_ADDR_MULTICAST(a);
-}
-
 /* TS_HTTP_SEND_REQUEST_HDR_HOOK: connected, nothing sent yet.  False: nothing may be sent. */
 static bool
 attempt_connected(TSHttpTxn txnp, struct txn *txn)
 {
-  if (txn->is_name && address_is_refused(TSHttpTxnNextHopAddrGet(txnp), atsk_settings_view()->allow_loopback_names)) {
+  if (atsk_next_hop_is_refused(txnp, &txn->hop, atsk_settings_view()->allow_loopback_names)) {
     return false;
   }
   /* The last choice, on a connection from the pool: the pod may close it this very moment, as it may any idle one, and would answer
    * on a fresh one.  Without this, a Service with one pod loses such a request. */
   if (txn->attempts >= txn->pick.n && txn->attempts < ATSK_TRIES_MAX && TSHttpTxnServerSsnTransactionCount(txnp) > 1) {
-    action_set(txnp, txn, txn->attempts % txn->pick.n);
+    atsk_next_hop_set(txnp, &txn->hop, &txn->pick, txn->attempts % txn->pick.n);
   }
   return true;
 }
@@ -314,29 +188,6 @@ atsk_txn_init(char *why, size_t why_size)
 
 /* --- forwarding -------------------------------------------------------------------------------------------------------------- */
 
-/* The URL names the first choice, so that other plugins and logs see where the request goes; ATS connects to what the action says. */
-static void
-url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct txn *txn, uint16_t port)
-{
-  char bracketed[URL_LITERAL_MAX];
-  const char *host = txn->is_name ? NAME_PLACEHOLDER : txn->to.literal[0];
-  if (strcmp(host, "127.0.0.1") == 0) {
-    host = "127.0.0.2"; /* that very text makes ATS ignore the action (HttpTransact.cc, is_localhost) */
-  } else if (strchr(host, ':') != NULL) {
-    (void)snprintf(bracketed, sizeof bracketed, "[%s]", host);
-    host = bracketed;
-  }
-  int scheme_len     = 0;
-  const bool is_ws   = TSHttpTxnIsWebsocket(txnp) != 0;
-  const char *wanted = is_ws ? TS_URL_SCHEME_WS : TS_URL_SCHEME_HTTP; /* ATS makes http of ws later, and logs an error without it */
-  const char *present = TSUrlSchemeGet(rri->requestBufp, rri->requestUrl, &scheme_len);
-  if (present != wanted) {
-    (void)TSUrlSchemeSet(rri->requestBufp, rri->requestUrl, wanted, is_ws ? TS_URL_LEN_WS : TS_URL_LEN_HTTP);
-  }
-  (void)TSUrlHostSet(rri->requestBufp, rri->requestUrl, host, (int)strlen(host));
-  (void)TSUrlPortSet(rri->requestBufp, rri->requestUrl, port);
-}
-
 /* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
  * pod this very moment, and what is not safe to send twice would be lost with it (502). */
 static void
@@ -376,22 +227,13 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in,
 {
   const struct atsk_settings *settings = atsk_settings_view();
   struct txn *txn                      = (struct txn *)TSmalloc(sizeof *txn);
-  struct atsk_endpoint_address first;
-  txn->pick       = *pick;
-  txn->attempts   = 0;
-  txn->is_guarded = false;
-  atsk_pick_address(&txn->pick, 0, &first);
-  txn->is_name = first.family == 0;
-  if (txn->is_name) {
-    size_t len = first.name.len < ATSK_HOST_MAX ? first.name.len : ATSK_HOST_MAX;
-    memcpy(txn->to.name, first.name.ptr, len);
-    txn->to.name[len] = '\0';
-  }
+  txn->pick                            = *pick;
+  txn->attempts                        = 0;
+  txn->is_guarded                      = false;
   TSUserArgSet(txnp, txn_slot, txn);
   TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, on_txn_cont);
   TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, on_txn_cont);
-  action_set(txnp, txn, 0);
-  url_rewrite(txnp, rri, txn, first.port);
+  atsk_next_hop_begin(txnp, rri, &txn->pick, &txn->hop);
   records_override(txnp, settings);
   if (settings->cache) {
     TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, on_txn_cont);

@@ -50,7 +50,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "incoming": ("ats", "atsk_base", "request"),
     "cache_key": ("ats", "atsk_base", "incoming"),
     "forwarded": ("ats", *_BASE, "controller", "incoming"),
-    "txn": (*_TABLE, "ats", "cache_key", "controller", "forwarded", "incoming", "respond", "stats"),
+    "next_hop": ("ats", "atsk_base", "endpoints"),
+    "txn": (*_TABLE, "ats", "cache_key", "controller", "forwarded", "incoming", "next_hop", "respond", "stats"),
     "tls": (*_TABLE, "ats", "controller", "stats"),
     # The last good state beside commits: no host, no Python.
     "state_format": _BASE,
