@@ -19,7 +19,6 @@ from atsk8s.api.networking import Ingress, IngressClass
 from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason, RejectError
 from atsk8s.model.assemble import Owner, assemble_fallback, assemble_tls, assemble_vhost, services_of
-from atsk8s.model.certificates import certificate
 from atsk8s.model.changes import Changes as Changes
 from atsk8s.model.explain import dump, explain
 from atsk8s.model.index import ClaimIndex, References
@@ -361,6 +360,9 @@ class Model:
         del self._dirty_certificates[key]
 
     def _certificate(self, key: ObjectKey) -> tuple[Certificate | None, tuple[Condition, ...]]:
+        # Imported with the first Secret in use: a tenth of a second that a start without TLS need not pay.
+        from atsk8s.model.certificates import certificate
+
         secret = self._secrets.get(key)
         try:
             if secret is None:
