@@ -89,6 +89,8 @@ class Settings:
     admin: tuple[str, int] | None = ("127.0.0.1", 9464)
     start_timeout_ms: int = 10_000
     connect_timeout_ms: int = 5_000
+    state_dir: str = ""
+    state_certificates: bool = False
     venv: str = ""
     log_level: LogLevel = LogLevel.INFO
 
@@ -200,7 +202,7 @@ def _networks(text: str) -> tuple[Network, ...]:
     except ValueError as error:
         raise ValueError(f"has an entry that is no address range (CIDR): {error}") from None
     if len(networks) > TRUSTED_PROXIES_MAX:
-        raise ValueError(f"has {len(networks)} entries; at most {TRUSTED_PROXIES_MAX} are taken: join neighbours into larger ranges")
+        raise ValueError(f"has {len(networks)} entries; at most {TRUSTED_PROXIES_MAX} are taken: join neighbouring ranges")
     return networks
 
 
@@ -370,6 +372,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse=_milliseconds,
         shape="MS",
         help="How long one attempt to connect to an endpoint may take before the next endpoint is tried.",
+    ),
+    Option(
+        name="state-dir",
+        field="state_dir",
+        parse=_path,
+        shape="DIR",
+        help="Keep the last good table in this directory, and serve from it at start until live data is there. Default: do not.",
+    ),
+    Option(
+        name="state-certificates",
+        field="state_certificates",
+        parse=parse_boolean,
+        shape="true|false",
+        help="With --state-dir: certificates and their private keys, too. Off: HTTPS hosts wait for live data.",
     ),
     Option(
         name="venv",

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
     Listed: TypeAlias = tuple[T, ...]
     Filled: TypeAlias = T
     Seconds: TypeAlias = int
-    Presence: TypeAlias = bool
 else:
     Text = str | None  # "" when absent
     Texts = dict[str, str] | None  # {} when absent
     # An offset is required (RFC 3339): a local time would order objects differently on two machines.
     Seconds = Annotated[datetime, msgspec.Meta(tz=True)] | None
-    Presence = dict[str, str] | None  # only whether the map has an entry is kept
 
     class Listed:
         """`Listed[X]`: an array, () when absent."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import msgspec
 
-from atsk8s.api.absent import Filled, Listed, Presence, Text, fill, present
+from atsk8s.api.absent import Filled, Listed, Text, fill, present
 from atsk8s.api.meta import KubeObject
 
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -45,7 +45,6 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
     external_name: Text = ""
     cluster_ip: Text = msgspec.field(name="clusterIP", default="")  # "None": headless
     cluster_ips: Listed[str] = msgspec.field(name="clusterIPs", default=())
-    has_selector: Presence = msgspec.field(name="selector", default=False)  # without one, slices are made by hand
     ports: Listed[ServicePort] = ()
     publish_not_ready_addresses: bool | None = False
 
@@ -58,7 +57,6 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
             fill(self, "cluster_ip", "")
         if not self.cluster_ips:
             fill(self, "cluster_ips", ())
-        fill(self, "has_selector", bool(self.has_selector))
         if not self.ports:
             fill(self, "ports", ())
         if not self.publish_not_ready_addresses:

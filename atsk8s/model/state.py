@@ -380,13 +380,11 @@ class Model:
     def is_seen(self, key: ServiceKey) -> bool:
         """Whether all that `key` depends on has arrived: its Service, and unless that is an ExternalName at least one slice.
 
-        A Service whose slices are made by hand has none until somebody makes one; it counts as seen.
+        That goes for a Service without selector, too: its slices, made by hand, may be on their way like any others.
         """
         owner = ObjectKey(key.namespace, key.name)
         service = self._services.get(owner)
-        if service is None:
-            return False
-        return owner in self._slices_of or service.spec.type == "ExternalName" or not service.spec.has_selector
+        return service is not None and (owner in self._slices_of or service.spec.type == "ExternalName")
 
     def state(self) -> Changes:
         """Everything that was drained and is not gone, as if from one `drain`."""

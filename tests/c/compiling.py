@@ -21,7 +21,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN_C = CHECKOUT / "plugin_c"
 CORE = tuple(
     PLUGIN_C / f"{name}.c"
-    for name in ("request", "vhost", "trie", "endpoints", "certificates", "publish", "match", "stats", "state", "state_save")
+    for name in (
+        "request",
+        "vhost",
+        "trie",
+        "endpoints",
+        "certificates",
+        "publish",
+        "match",
+        "stats",
+        "options",
+        "state",
+        "state_save",
+    )
 )
 FLAGS = (
     "-std=c11",

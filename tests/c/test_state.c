@@ -238,7 +238,7 @@ hostile(void)
     uint8_t *copy = malloc(len);
     memcpy(copy, bytes, len);
     for (unsigned i = 0; i < 1 + round % 7; i++) {
-      static const uint8_t values[] = {0, 1, 7, 8, 0x7f, 0x80, 0xfe, 0xff};
+      static const uint8_t values[]                                         = {0, 1, 7, 8, 0x7f, 0x80, 0xfe, 0xff};
       copy[sizeof *header + random_below((uint32_t)(len - sizeof *header))] = values[random_below(sizeof values)];
     }
     (void)stage_copy(copy, len, false);
@@ -370,6 +370,12 @@ main(void)
   REQUIRE(mkdtemp(dir) != NULL, "a directory");
   snprintf(path, sizeof path, "%s/%s", dir, ATSK_STATE_NAME);
   pair = made_certificate("a.example", EVP_EC_gen("P-256"), EVP_sha256(), NULL);
+  /* Expired: it comes back all the same. */
+  X509_gmtime_adj(X509_getm_notAfter(pair.certificate), -60);
+  X509_sign(pair.certificate, pair.key, EVP_sha256());
+  OPENSSL_free(pair.certificate_der);
+  pair.certificate_der = NULL;
+  pair.certificate_len = i2d_X509(pair.certificate, &pair.certificate_der);
   struct atsk_state_saved saved;
   CHECK(atsk_state_save(dir, options, &settings, false, 1, &saved, why) == ATSK_MISS, "nothing is published: nothing is written");
   /* Every byte that a setting may have: one that the file forgets does not come back. */

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import re
+import resource
+import signal
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from deploy import server
 from deploy.compile import Build
 from tests.harness import processes
 from tests.harness.ats import Ats, Options, ats_directory
@@ -90,12 +95,25 @@ def _await_served(load: Load, n_requests: int) -> None:
 
 
 @pytest.fixture
-def site(build: Build, tmp_path: Path, seed: int) -> Generator[Site]:
+def with_cores() -> Generator[None]:
+    """Let the server drop core, whatever the caller's shell says (ulimit -c), so that finding none says something."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+@pytest.fixture
+def site(build: Build, tmp_path: Path, seed: int, with_cores: None) -> Generator[Site]:
     """A server, not started yet, and its running pod."""
     (port,) = processes.free_ports(processes.LOOPBACK, "127.0.0.2", 1)
     pod = Pod(app="app", ip="127.0.0.2", port=port)
     with Backends([pod], directory=tmp_path), ats_directory() as directory:
-        yield Site(build, directory, tmp_path, pod, seed)
+        made = Site(build, directory, tmp_path, pod, seed)
+        if os.geteuid() == 0:  # a core lands in the working directory, which is root's
+            user = server.ats_user()
+            os.chown(made.ats.tree.root, user.pw_uid, user.pw_gid)
+        yield made
 
 
 def _repeat(site: Site, n_starts: int) -> None:
@@ -122,6 +140,21 @@ def test_starts_and_stops_for_long(site: Site, soak_starts: int) -> None:
     _repeat(site, soak_starts)
 
 
+@pytest.mark.skipif(
+    Path("/proc/sys/kernel/core_pattern").read_text().strip() != "core", reason="this machine's cores go elsewhere (core_pattern)"
+)
+def test_a_crash_would_be_seen(site: Site) -> None:
+    """The other tests' proof: a server that dies of a signal has another status, and its core is found where they look."""
+    site.ats.start()
+    site.ats.await_ready()
+    site.ats.child.signal(signal.SIGABRT)
+    processes.await_condition("it has died", lambda: site.ats.child.status is not None)
+    with pytest.raises(AssertionError, match="ended with status"):
+        site.ats.check(site.ats.child.status or 0)
+    with pytest.raises(AssertionError, match="core files"):
+        site.ats.check(0)
+
+
 def test_a_stop_while_it_starts(site: Site) -> None:
     """SIGTERM at random moments of the start: before Python, in its imports, before the first table; never a crash."""
     for moment_s in sorted(site.random.uniform(0.0, 1.2) for _ in range(8)):
@@ -134,7 +167,7 @@ def test_a_stop_while_it_starts(site: Site) -> None:
         status = child.stop(timeout_s=20)
         # Before Traffic Server has set its signal handlers up, SIGTERM does what it does to any process.
         assert status in (0, -15, 143), f"stopped {moment_s:.2f} s after its start: status {status}\n{site.ats.log_tail()}"
-        assert not list(site.ats.tree.root.rglob("core*.*[0-9]"))
+        assert not [one for one in site.ats.tree.root.rglob("core*") if re.fullmatch(r"core(\.\d+)?", one.name)]
 
 
 def test_a_stop_while_it_waits_for_the_api_server(build: Build, tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ services = st.builds(
     Service,
     metadata=meta(SERVICE_NAMES),
     spec=weighted(
-        (3, st.just(ServiceSpec(ports=_GOOD_PORTS, has_selector=True))),
-        (1, st.builds(ServiceSpec, ports=st.lists(service_ports, max_size=2).map(tuple), has_selector=st.booleans())),
+        (3, st.just(ServiceSpec(ports=_GOOD_PORTS))),
+        (1, st.builds(ServiceSpec, ports=st.lists(service_ports, max_size=2).map(tuple))),
         (1, st.builds(ServiceSpec, type=st.just("ExternalName"), external_name=_EXTERNAL_NAMES)),
     ),
 )
@@ -186,7 +186,7 @@ def puts(kind: str, objects: st.SearchStrategy[KubeObject]) -> st.SearchStrategy
 
 def _base_cluster() -> list[Step]:
     """What most clusters have: without it, few Ingresses lead to an endpoint."""
-    spec = ServiceSpec(ports=_GOOD_PORTS, has_selector=True)
+    spec = ServiceSpec(ports=_GOOD_PORTS)
     found: list[Step] = []
     for i, namespace in enumerate(("a", "b")):
         found.append(Put("Service", Service(metadata=ObjectMeta(name="s", namespace=namespace), spec=spec)))

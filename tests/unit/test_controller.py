@@ -10,7 +10,7 @@ import pytest
 
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.config import Settings
-from atsk8s.controller import ROUTE_HOLD_S, Controller, RouteHold
+from atsk8s.controller import ROUTE_HOLD_S, Controller, LoadedState, RouteHold
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Backend, Condition, HostKey, PathMatchKind, Place, Rule, ServiceKey, VirtualHost
@@ -122,7 +122,7 @@ class Clock:
 
 
 class World:
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, loaded: LoadedState | None = None) -> None:
         self.settings = settings or Settings(watch_ingress_without_class=True)
         self.clock = Clock()
         self.source = FakeSource()
@@ -140,6 +140,7 @@ class World:
             on_first_table=self._first_table,
             on_health=lambda ready, reason: self.health.append((ready, reason)),
             is_draining=lambda: self.is_draining,
+            loaded=loaded,
             clock=self.clock,
             wall_clock=self.clock,
         )
@@ -350,3 +351,55 @@ def test_a_drain_ends_readiness_and_changes_are_published_all_the_same() -> None
     assert world.health == [(True, ""), (False, "draining: the server is about to stop")]
     assert HOST in world.table.commits[-1].vhosts
     assert world.n_first_tables == 1
+
+
+def test_a_last_good_state_is_ready_until_live_data_takes_over() -> None:
+    world = World(loaded=LoadedState(version=1, written_s=40))
+    world.source.unsynced = {"Service"}
+    seen: list[tuple[bool, str, float | None, int]] = []
+
+    def look() -> None:
+        report = world.controller.report
+        seen.append((report.ready, report.reason, report.degraded_s, world.controller.live_version()))
+
+    def sync() -> None:
+        look()
+        world.clock.now_s += 20
+        look()
+        world.source.unsynced = set()
+
+    world.run(sync, look)
+
+    assert seen == [
+        (True, "waiting for Service: asked for", 60.0, 0),
+        (True, "waiting for Service: asked for", 80.0, 0),
+        (True, "", None, 1),
+    ]
+    assert all(ready for ready, _ in world.health)
+    assert world.n_first_tables == 1
+
+
+def test_a_failing_first_commit_leaves_the_last_good_state() -> None:
+    world = World(loaded=LoadedState(version=1, written_s=40))
+    world.table.failures = 1
+
+    def still_degraded() -> None:
+        assert world.controller.report.degraded_s is not None
+        assert world.controller.live_version() == 0
+
+    world.run(still_degraded, lambda: None)
+
+    assert world.controller.report.degraded_s is None
+    assert world.controller.live_version() == 1
+
+
+def test_a_drain_ends_the_readiness_of_a_last_good_state() -> None:
+    world = World(loaded=LoadedState(version=1, written_s=40))
+    world.source.unsynced = {"Service"}
+
+    def drain() -> None:
+        world.is_draining = True
+
+    world.run(lambda: None, drain, lambda: None, lambda: None)
+
+    assert [ready for ready, _ in world.health] == [True, False]

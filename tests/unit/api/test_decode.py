@@ -157,7 +157,6 @@ def test_service() -> None:
         external_name="x.example",
         cluster_ip="None",
         cluster_ips=("None",),
-        has_selector=True,
         publish_not_ready_addresses=True,
         ports=(
             ServicePort(port=80),
@@ -165,7 +164,6 @@ def test_service() -> None:
             ServicePort(port=82, target_port="web"),
         ),
     )
-    assert not decode(Service, spec={"selector": {}}).spec.has_selector
     assert decode(Service).spec.type == "ClusterIP"
 
 

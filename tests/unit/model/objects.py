@@ -69,10 +69,10 @@ def ingress(
     )
 
 
-def service(name: str, namespace: str = "shop", *, has_selector: bool = True) -> Service:
+def service(name: str, namespace: str = "shop") -> Service:
     return Service(
         metadata=ObjectMeta(name=name, namespace=namespace),
-        spec=ServiceSpec(ports=(ServicePort(port=80, name="http"),), has_selector=has_selector),
+        spec=ServiceSpec(ports=(ServicePort(port=80, name="http"),)),
     )
 
 

@@ -162,7 +162,7 @@ def test_secret_comes_breaks_and_goes() -> None:
     assert not model.verdicts()
 
 
-@pytest.mark.parametrize("how", ["nothing", "service", "slice", "external", "by hand"])
+@pytest.mark.parametrize("how", ["nothing", "service", "slice", "external"])
 def test_is_seen(how: str) -> None:
     model = model_of()
     match how:
@@ -173,10 +173,8 @@ def test_is_seen(how: str) -> None:
         case "external":
             external = service("a")
             put(model, type(external)(metadata=external.metadata, spec=type(external.spec)(type="ExternalName")))
-        case "by hand":
-            put(model, service("a", has_selector=False))
 
-    assert model.is_seen(A) == (how in ("slice", "external", "by hand"))
+    assert model.is_seen(A) == (how in ("slice", "external"))
 
 
 def test_fallback_options_need_no_object() -> None:
