@@ -78,7 +78,7 @@ def cache_dir() -> Path:
     try:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise PrerequisiteError(f"cache directory {path}: {error.strerror}; set ATSK8S_BUILD_CACHE to a directory of yours") from error
+        raise PrerequisiteError(f"cache directory {path}: {error.strerror}; name another by ATSK8S_BUILD_CACHE") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise PrerequisiteError(f"cache directory {path}: not writable; set ATSK8S_BUILD_CACHE to a directory of yours")
     return path

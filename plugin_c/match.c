@@ -27,7 +27,7 @@ vhost_prefetch(const struct atsk_published_vhost *vhost)
 {
   uintptr_t at = (uintptr_t)vhost; /* a number: some of it may lie behind the end of the allocation, or vhost be NULL */
   for (unsigned i = 0; i < 5; i++) {
-    __builtin_prefetch((const void *)(at + i * 64u)); /* of any address: a prefetch never faults */
+    __builtin_prefetch((const void *)(at + (uintptr_t)i * 64u)); /* of any address: a prefetch never faults */
   }
 }
 

@@ -25,10 +25,7 @@ static const char host_byte[256] = {
 enum path_class { PATH_PLAIN = 0, PATH_SLASH, PATH_ESCAPE, PATH_HIGH, PATH_BAD };
 
 static const unsigned char path_class[256] = {
-  [0x00 ... 0x20] = PATH_BAD,
-  ['%']           = PATH_ESCAPE,
-  ['/']           = PATH_SLASH,
-  [0x7f]          = PATH_BAD, /* the ranges are GNU C: gcc and clang */
+  [0x00 ... 0x20] = PATH_BAD,  ['%'] = PATH_ESCAPE, ['/'] = PATH_SLASH, [0x7f] = PATH_BAD, /* the ranges are GNU C: gcc and clang */
   [0x80 ... 0xff] = PATH_HIGH,
 };
 

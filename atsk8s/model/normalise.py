@@ -68,8 +68,8 @@ def normalise_host(authority: bytes) -> Host | RequestFault:
 def normalise_path(path: bytes) -> bytes | RequestFault:
     """A path without its query, as rules are matched (RFC 3986 sections 5.2.4 and 6.2.2).
 
-    Escaped unreserved characters decoded, escapes in upper case, "//" collapsed, "." and ".." resolved.  "%2F" and "%5C" stay what they
-    are, inside their segment.  A raw byte from 0x80 on is no URL, and is taken for its escape, as servers do.
+    Escaped unreserved characters decoded, escapes in upper case, "//" collapsed, "." and ".." resolved.  "%2F" and "%5C" stay what
+    they are, inside their segment.  A raw byte from 0x80 on is no URL, and is taken for its escape, as servers do.
     """
     if len(path) + 2 * len(_HIGH.findall(path)) > PATH_BYTES_MAX:
         return RequestFault.LONG_PATH

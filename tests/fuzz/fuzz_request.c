@@ -64,7 +64,8 @@ path_check(struct atsk_str path)
   enum atsk_request_fault fault = atsk_path_normalise(path, room, &normal);
   FUZZ_REQUIRE((fault == ATSK_REQUEST_LONG_PATH) == (path.len > ATSK_PATH_MAX));
   if (fault == ATSK_REQUEST_FINE) {
-    FUZZ_REQUIRE(normal.len > 0 && normal.ptr[0] == '/' && (path.len == 0 || normal.len <= 3 * path.len) && normal.len <= ATSK_PATH_MAX);
+    FUZZ_REQUIRE(normal.len > 0 && normal.ptr[0] == '/' && (path.len == 0 || normal.len <= 3 * path.len) &&
+                 normal.len <= ATSK_PATH_MAX);
     FUZZ_REQUIRE(!has_segment(normal, ".") && !has_segment(normal, ".."));
     FUZZ_REQUIRE(memmem(normal.ptr, normal.len, "//", 2) == NULL && memchr(normal.ptr, '\0', normal.len) == NULL);
     FUZZ_REQUIRE(atsk_path_normalise(normal, spare, &again) == ATSK_REQUEST_FINE);
