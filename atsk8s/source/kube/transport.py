@@ -1,8 +1,8 @@
 """Connections to the API server: one GET, answered by a status and a stream of bytes.  Knows no kinds and decodes nothing.
 
-The kubernetes package's `ApiClient` makes the connection pool; requests go to that pool directly, because `call_api` has another
-signature in each major version, raises on status in some, and retries inside the call (a `Retry-After` sleeps there, where `stop`
-cannot reach it).  All retrying is the caller's.
+A urllib3 pool and nothing on top of it: the kubernetes package would make the same pool, at 0.2 s of import, and its `call_api` has
+another signature in each major version, raises on status in some, and retries inside the call (a `Retry-After` sleeps there, where
+`stop` cannot reach it).  All retrying is the caller's.  docs/adr/0005.
 
 `KubeTransport` is shared by all threads.  What belongs to one set of credentials is one immutable `_Access`, exchanged as a whole:
 a request in flight keeps the one it started with.
@@ -247,24 +247,13 @@ class KubeTransport:
 
     def _open(self) -> _Access:
         credentials = self._load()
-        from kubernetes.client import ApiClient, Configuration  # 0.25 s, not needed to serve from manifests
-
-        config: Any = Configuration()
-        config.host = credentials.server
-        config.proxy = credentials.proxy or None
-        if not credentials.proxy:
-            config.no_proxy = "*"
-        config.retries = False
-        config.connection_pool_maxsize = POOL_SIZE
-        config.socket_options = list(SOCKET_OPTIONS)
-        if credentials.tls_server_name:
-            config.tls_server_name = credentials.tls_server_name
-        pool: Any = ApiClient(config).rest_client.pool_manager
+        options: dict[str, Any] = {"maxsize": POOL_SIZE, "retries": False, "socket_options": list(SOCKET_OPTIONS)}
         if credentials.tls is not None:
-            for name in ("ca_certs", "cert_file", "key_file", "ca_cert_data"):
-                pool.connection_pool_kw.pop(name, None)
-            pool.connection_pool_kw["ssl_context"] = credentials.tls
-            pool.connection_pool_kw["cert_reqs"] = credentials.tls.verify_mode
+            options["ssl_context"] = credentials.tls
+            options["cert_reqs"] = credentials.tls.verify_mode
+        if credentials.tls_server_name:
+            options["server_hostname"] = credentials.tls_server_name
+        pool: Any = urllib3.ProxyManager(credentials.proxy, **options) if credentials.proxy else urllib3.PoolManager(**options)
         pool.pool_classes_by_scheme = {
             "http": _tracked(HTTPConnectionPool, HTTPConnection, self._track),
             "https": _tracked(HTTPSConnectionPool, HTTPSConnection, self._track),
