@@ -24,7 +24,7 @@ PYTHON_PACKAGES = ("python3.11", "python3.11-venv")
 BUILD = (*PYTHON_PACKAGES, "gcc", "libc6-dev", "libpython3.11-dev", "libssl-dev", "liburcu-dev", "trafficserver-dev")
 RUN = ("ca-certificates", "libpython3.11", "liburcu8", "trafficserver")
 DEMO = (*BUILD, *RUN, "curl")
-BENCH = (*BUILD, *RUN, "curl", "nghttp2-client")
+BENCH = (*BUILD, *RUN, "curl", "iproute2", "nftables", "nghttp2-client", "procps", "util-linux")
 FUZZ = (*BUILD, "clang-14", "libclang-rt-14-dev")
 
 # What tests/harness makes pod networks with.

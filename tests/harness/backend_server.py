@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
         self._pod.n_open += 1
         self._pod.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """Forget it, and what it was still writing."""
         self._pod.n_open -= 1
         self._pod.connections.discard(self)

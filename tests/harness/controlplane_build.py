@@ -62,7 +62,7 @@ def build(*, go: str | None = None) -> Path:
     with prerequisites.locked(target.with_suffix(".lock")):
         if target.is_dir():
             return target
-        command = go or _go_command()
+        command = go or go_command()
         with tempfile.TemporaryDirectory(prefix="controlplane-", dir=target.parent) as aside:
             for arguments in _build_commands():
                 print(f"building in {target.parent}: go {' '.join(arguments)}", file=sys.stderr, flush=True)
@@ -109,7 +109,7 @@ def _ensure_complete(directory: Path) -> None:
         raise BuildError(f"go build ended well without making {', '.join(missing)}")
 
 
-def _go_command() -> str:
+def go_command() -> str:
     found = shutil.which("go")
     if found is not None and _go_version(found) >= _required_go_version():
         return found

@@ -1,0 +1,90 @@
+"""Group `lookup`: nanoseconds per routing decision and cost of a commit, in C alone: benchmarks/bench_lookup.c, several times."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks import figures, native
+from benchmarks.figures import Row, Target
+from benchmarks.run import Run
+from deploy.prerequisites import say
+
+GROUP = "lookup"
+_IDENTITY = ("figure", "hosts", "drawn", "readers", "writer")
+_UNITS = {
+    "median_ns": ("median", "ns"),
+    "p99_ns": ("p99", "ns"),
+    "median_us": ("median", "µs"),
+    "p99_us": ("p99", "µs"),
+    "us_per_host": ("per host", "µs"),
+    "bytes": ("", "B"),
+    "decisions_per_s": ("decisions", "/s"),
+    "commits_per_s": ("commits", "/s"),
+}
+_HOT_SMALL, _HOT_LARGE = ("hit", 1_000, "hot 1000"), ("hit", 100_000, "hot 1000")
+_UNIFORM_LARGE = ("hit", 100_000, "uniform")
+_TARGETS = {_HOT_LARGE: Target.maximum(150), _UNIFORM_LARGE: Target.maximum(800)}
+_HOT_RATIO = Target.maximum(1.5)
+
+
+class ProgramError(RuntimeError):
+    """bench_lookup failed; the message is what it said."""
+
+
+def run(settings: Run) -> Iterator[Row]:
+    """Yield a row for each figure that the program prints, and the ratio of hot hosts among many to hot hosts alone."""
+    program = native.program("bench_lookup", with_core=True)
+    n_runs = 1 if settings.quick else 5
+    found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for number in range(n_runs):
+        say(f"bench: lookup: run {number + 1} of {n_runs}")
+        command = [str(program), *(["--quick"] if settings.quick else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ProgramError(f"bench_lookup ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+        for said in map(json.loads, done.stdout.splitlines()):
+            if said.get("found", 1) not in (0, 1):
+                raise ProgramError(f"bench_lookup found some of what it asked for, and not the rest: {said}")
+            fields = found.setdefault(tuple(said.get(name) for name in _IDENTITY), {})
+            for name in _UNITS.keys() & said.keys():
+                fields.setdefault(name, []).append(said[name])
+    for identity, fields in found.items():
+        for name, (what, unit) in _UNITS.items():
+            if name in fields:
+                target = _TARGETS.get(identity[:3]) if name == "median_ns" else None
+                yield figures.plain(GROUP, f"{_title(identity)}{': ' if what else ''}{what}", unit, fields[name], target=target)
+    yield from _hot_ratio(found)
+
+
+def _title(identity: tuple[Any, ...]) -> str:
+    figure, hosts, drawn, readers, writer = identity
+    parts = [f"{hosts:,} hosts: {figure}"]
+    parts += [f"drawn {drawn}"] if drawn else []
+    parts += [f"{readers} readers, {'a writer' if writer else 'no writer'}"] if readers else []
+    return ", ".join(parts)
+
+
+def _hot_ratio(found: dict[tuple[Any, ...], dict[str, list[float]]]) -> Iterator[Row]:
+    by_figure = {identity[:3]: fields["median_ns"] for identity, fields in found.items() if "median_ns" in fields}
+    small, large = by_figure.get(_HOT_SMALL), by_figure.get(_HOT_LARGE)
+    if small is None or large is None:
+        return
+    ratios = [many / alone for many, alone in zip(large, small, strict=True)]
+    yield Row(
+        group=GROUP,
+        name="1,000 hot hosts of 100,000, against 1,000 alone",
+        unit="ns",
+        ours=statistics.median(large),
+        reference=statistics.median(small),
+        reference_name="1,000 alone",
+        value=statistics.median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        n_runs=len(ratios),
+        target=_HOT_RATIO,
+        note="here less is better",
+    )
