@@ -60,10 +60,25 @@ class Core(Protocol):
         ...
 
 
+class Saves(Protocol):
+    """What the writer of the last good state has done so far (bridge/saver.py)."""
+
+    @property
+    def n_saved(self) -> int: ...
+    @property
+    def n_failed(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def last_s(self) -> float: ...
+
+
 class Admin:
     """The endpoint's server, on threads of its own."""
 
-    def __init__(self, address: tuple[str, int], controller: Controller, core: Core) -> None:
+    def __init__(
+        self, address: tuple[str, int], controller: Controller, core: Core, saves: Callable[[], Saves] | None = None
+    ) -> None:
         """Binds at once.
 
         Raises:
@@ -72,7 +87,7 @@ class Admin:
         self._controller = controller
         self._core = core
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(controller, core))
+        self._registry.register(_Collector(controller, core, saves))
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -128,6 +143,9 @@ class Admin:
                 break
             threading.Event().wait(POLL_S)
         lines = [f"not ready: {fault}" for fault in faults] or ["ready"]
+        report = self._controller.report
+        if report.degraded_s is not None:
+            lines.append(f"degraded: serving the last good state, {report.degraded_s:.0f} s old; {report.reason or 'starting'}")
         lines += [_kind_line(kind) for kind in self._controller.kinds()]
         lines.append(f"table version {self._controller.report.version}")
         return _text(503 if faults else 200, "\n".join(lines))
@@ -209,9 +227,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Collector:
     """Reads the metrics when somebody asks; nothing is counted twice."""
 
-    def __init__(self, controller: Controller, core: Core) -> None:
+    def __init__(self, controller: Controller, core: Core, saves: Callable[[], Saves] | None) -> None:
         self._controller = controller
         self._core = core
+        self._saves = saves
 
     def collect(self) -> Iterable[Family]:
         counted = {m.name: CounterMetricFamily(m.name, m.help, labels=m.labels) for m in metrics.COUNTED_IN_C}
@@ -221,6 +240,13 @@ class _Collector:
         report = self._controller.report
         yield _family(metrics.INFO, [([__version__], 1)])
         yield _family(metrics.READY, [([], int(report.ready))])
+        yield _family(metrics.DEGRADED, [([], int(report.degraded_s is not None))])
+        yield _family(metrics.STATE_AGE, [([], report.degraded_s or 0.0)])
+        if self._saves is not None:
+            saves = self._saves()
+            yield _family(metrics.STATE_SAVES, [(["saved"], saves.n_saved), (["failed"], saves.n_failed)])
+            yield _family(metrics.STATE_SIZE, [([], saves.size_bytes)])
+            yield _family(metrics.STATE_SAVE_LAST_SECONDS, [([], saves.last_s)])
         yield _family(metrics.TABLE_VERSION, [([], report.version)])
         commits = (("published", report.n_published), ("unchanged", report.n_unchanged), ("failed", report.n_failed))
         yield _family(metrics.COMMITS, [([name], n) for name, n in commits])

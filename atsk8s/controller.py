@@ -70,12 +70,21 @@ class Bell(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedState:
+    """The last good state, which the start has published before there was a controller."""
+
+    version: int  # of its table here
+    written_s: int  # Unix time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The controller's state at one moment: what health and metrics read.  A value: never changed once handed out."""
 
     version: int = 0  # of the published table; 0: none yet
     ready: bool = False
     reason: str = "starting"
+    degraded_s: float | None = None  # age of the last good state that is served instead of live data; None: live, or nothing
     n_published: int = 0
     n_unchanged: int = 0
     n_failed: int = 0
@@ -100,6 +109,7 @@ class Controller:
         on_health: Callable[[bool, str], None],
         on_unusable: Callable[[str], None] = lambda _: None,
         is_draining: Callable[[], bool] = lambda: False,
+        loaded: LoadedState | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -123,14 +133,21 @@ class Controller:
         self._n_lost = 0
         self._hold = RouteHold(clock)
         self._verdict_log = VerdictLog(clock)
-        self._report = Report(heartbeat_s=clock())
+        self._loaded = loaded  # None: there was none, or live data has taken over
+        self._is_live = False  # a table of ours is published
+        self._report = Report(heartbeat_s=clock(), version=loaded.version if loaded else 0, ready=loaded is not None)
         self._model_lock = threading.Lock()  # the model is ours; explain and dump borrow it between rounds
 
     # --- for other threads ----------------------------------------------------------------------------------------------------
 
     @property
     def report(self) -> Report:
-        return self._report
+        report, loaded = self._report, self._loaded
+        return replace(report, degraded_s=max(0.0, self._wall_clock() - loaded.written_s)) if loaded else report
+
+    def live_version(self) -> int:
+        """Version of the published table; 0 while it is not one of ours."""
+        return self._report.version if self._is_live else 0
 
     def heartbeat_age_s(self) -> float:
         """Seconds since the controller last went round; more than a few says that it hangs."""
@@ -179,7 +196,7 @@ class Controller:
         gc.disable()
         try:
             while not is_synced(kinds := self._source.kinds()):
-                self._say_health(ready=False, reason=_unsynced(kinds))
+                self._say_not_live(_unsynced(kinds))
                 if self._go_to_sleep(UNSYNCED_ROUND_S):
                     return
             while True:
@@ -197,7 +214,7 @@ class Controller:
                 self._source.start()
             except KubeError as error:
                 if str(error) != self._report.reason:
-                    self._say_health(ready=False, reason=str(error))
+                    self._say_not_live(str(error))
                     self._on_unusable(str(error))
                 if self._go_to_sleep(START_RETRY_S):
                     return False
@@ -241,11 +258,14 @@ class Controller:
             commit_last_s=spent,
             sizes=dict(self._table.sizes()),
         )
-        if report.version == 0:
+        if not self._is_live:
             self._first_table(version)
         _log.debug("table published", extra={"version": version, "cost_ms": round(spent * 1e3, 3)})
 
     def _first_table(self, version: int) -> None:
+        if self._loaded is not None:
+            _log.info("live data has taken over from the last good state", extra={"age_s": round(self.report.degraded_s or 0.0)})
+        self._is_live, self._loaded = True, None
         self._say_health(ready=True, reason="")
         self._on_first_table()
         # What is loaded now stays for long: out of the collector's sight.  From here on it runs rarely, on what is young.
@@ -268,14 +288,13 @@ class Controller:
                 self._model.put(kind, key, self._source.store(kind).get(key))
             changes = self._model.drain(now_s=int(now))
             self._verdict_log.tell(self._model.verdict)
-            first = self._report.version == 0
-            changes = changes if first else self._hold.apply(changes, self._model.is_seen)
+            changes = self._hold.apply(changes, self._model.is_seen) if self._is_live else changes
         version = self._table.commit(changes)
         self._verdict_log.note(changes.verdicts)
         if self._rebuild:
             self._rebuild = False
             # A first table may be empty, and is a right answer all the same.
-            if version is None and self._report.version == 0:
+            if version is None and not self._is_live:
                 raise InvariantError("the first commit published nothing")
         if version is None and dirty:
             self._report = replace(self._report, n_unchanged=self._report.n_unchanged + 1)
@@ -288,6 +307,13 @@ class Controller:
         for kind in KINDS:
             for key, obj in self._source.store(kind).snapshot().items():
                 self._model.put(kind, key, obj)
+
+    def _say_not_live(self, reason: str) -> None:
+        """Nothing of ours is published, for this reason; a last good state counts as ready all the same, and for ever."""
+        if self._loaded is None:
+            self._say_health(ready=False, reason=reason)
+        elif not self._is_draining():
+            self._say_health(ready=True, reason=reason)
 
     def _say_health(self, *, ready: bool, reason: str) -> None:
         if (ready, reason) != (self._report.ready, self._report.reason):

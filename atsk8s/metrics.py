@@ -45,6 +45,24 @@ COUNTED_IN_C: Final[tuple[Metric, ...]] = (
 
 INFO: Final = Metric(name="atsk8s_info", type=MetricType.GAUGE, help="1; the version as a label", labels=("version",))
 READY: Final = Metric(name="atsk8s_ready", type=MetricType.GAUGE, help="1 if requests are answered from a table")
+DEGRADED: Final = Metric(
+    name="atsk8s_degraded", type=MetricType.GAUGE, help="1 while the last good state of --state-dir is served instead of live data"
+)
+STATE_AGE: Final = Metric(
+    name="atsk8s_state_age_seconds", type=MetricType.GAUGE, help="Age of the last good state that is served; 0 with live data [s]"
+)
+STATE_SAVES: Final = Metric(
+    name="atsk8s_state_saves_total",
+    type=MetricType.COUNTER,
+    help="Writes of the last good state: saved, failed",
+    labels=("result",),
+)
+STATE_SIZE: Final = Metric(
+    name="atsk8s_state_size_bytes", type=MetricType.GAUGE, help="The last good state as last written [bytes]"
+)
+STATE_SAVE_LAST_SECONDS: Final = Metric(
+    name="atsk8s_state_save_last_seconds", type=MetricType.GAUGE, help="What the last write of the last good state took [s]"
+)
 TABLE_VERSION: Final = Metric(name="atsk8s_table_version", type=MetricType.GAUGE, help="The published table; 0 before the first")
 COMMITS: Final = Metric(
     name="atsk8s_commits_total",
@@ -96,6 +114,11 @@ CERTIFICATE_EXPIRY: Final = Metric(
 READ_FROM_CONTROLLER: Final[tuple[Metric, ...]] = (
     INFO,
     READY,
+    DEGRADED,
+    STATE_AGE,
+    STATE_SAVES,
+    STATE_SIZE,
+    STATE_SAVE_LAST_SECONDS,
     TABLE_VERSION,
     COMMITS,
     COMMIT_SECONDS,

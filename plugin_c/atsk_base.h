@@ -25,16 +25,16 @@
  * The numbers cross into Python (bridge.h): they are never reused. */
 enum atsk_status {
   ATSK_OK          = 0,
-  ATSK_MISS        = 1,  /* nothing there, and that is an answer */
-  ATSK_E_NOMEM     = -1, /* allocation failed; nothing was changed */
-  ATSK_E_LAYOUT    = -2, /* bytes that are not a blob of this version: magic, version, alignment, reserved bits */
-  ATSK_E_TRUNCATED = -3, /* an offset or count leads out of the bytes */
-  ATSK_E_RANGE     = -4, /* a value outside its range */
-  ATSK_E_ORDER     = -5, /* items that must be sorted are not */
-  ATSK_E_HOST      = -6, /* not a host name that a table can hold */
-  ATSK_E_UNKNOWN   = -7, /* an id that no commit has defined */
-  ATSK_E_STATE     = -8, /* called out of order, e.g. a commit that was not begun */
-  ATSK_E_CERT      = -9, /* certificate unusable */
+  ATSK_MISS        = 1,   /* nothing there, and that is an answer */
+  ATSK_E_NOMEM     = -1,  /* allocation failed; nothing was changed */
+  ATSK_E_LAYOUT    = -2,  /* bytes that are not a blob of this version: magic, version, alignment, reserved bits */
+  ATSK_E_TRUNCATED = -3,  /* an offset or count leads out of the bytes */
+  ATSK_E_RANGE     = -4,  /* a value outside its range */
+  ATSK_E_ORDER     = -5,  /* items that must be sorted are not */
+  ATSK_E_HOST      = -6,  /* not a host name that a table can hold */
+  ATSK_E_UNKNOWN   = -7,  /* an id that no commit has defined */
+  ATSK_E_STATE     = -8,  /* called out of order, e.g. a commit that was not begun */
+  ATSK_E_CERT      = -9,  /* certificate unusable */
   ATSK_E_KEY       = -10, /* private key unusable, or of another certificate */
   ATSK_E_PYTHON    = -11, /* Python failed or did not start */
   ATSK_E_TIMEOUT   = -12,
@@ -53,10 +53,10 @@ struct atsk_span {
 };
 
 /* Bounds of what a request may look like.  Each has one documented answer (docs/architecture.md, "A request"). */
-#define ATSK_HOST_MAX 253u    /* bytes of a host name, RFC 1035 section 2.3.4, without a trailing dot */
-#define ATSK_LABEL_MAX 63u    /* bytes of one DNS label */
-#define ATSK_LABELS_MAX 127u  /* labels of a host name */
-#define ATSK_PATH_MAX 8192u   /* bytes of a request path; longer is answered 414 */
-#define ATSK_TRIES_MAX 4u     /* endpoints that one request may try */
+#define ATSK_HOST_MAX 253u   /* bytes of a host name, RFC 1035 section 2.3.4, without a trailing dot */
+#define ATSK_LABEL_MAX 63u   /* bytes of one DNS label */
+#define ATSK_LABELS_MAX 127u /* labels of a host name */
+#define ATSK_PATH_MAX 8192u  /* bytes of a request path; longer is answered 414 */
+#define ATSK_TRIES_MAX 4u    /* endpoints that one request may try */
 
 #endif

@@ -72,13 +72,15 @@ struct atsk_py_settings {
 int atsk_py_settings(const struct atsk_py_settings *settings);
 
 /* --- logging, counters, the host process ---------------------------------------------------------------------------------- */
-void atsk_py_log(int level, const char *line, size_t len); /* 0 debug, 1 info, 2 warning, 3 error; releases nothing, keeps nothing */
-uint32_t atsk_py_counters(void);                           /* how many counters there are */
+/* 0 debug, 1 info, 2 warning, 3 error; releases nothing, keeps nothing */
+void atsk_py_log(int level, const char *line, size_t len);
+uint32_t atsk_py_counters(void); /* how many counters there are */
 uint64_t atsk_py_counter(uint32_t counter, const char **name, const char **label);
-int atsk_py_should_stop(void);                     /* 1 once ATS is shutting down */
-int atsk_py_wait(int timeout_ms);                  /* waits for atsk_py_wake, a stop, or the time; 1: stop. Releases the GIL */
-void atsk_py_wake(void);                           /* ends the controller's wait; any thread, never blocks */
-void atsk_py_first_table(void);                    /* a first table is published (or never will be: see status text) */
-void atsk_py_health(int ready, const char *reason, size_t reason_len); /* what the health path answers; readiness never goes back by itself */
+int atsk_py_should_stop(void);    /* 1 once ATS is shutting down */
+int atsk_py_wait(int timeout_ms); /* waits for atsk_py_wake, a stop, or the time; 1: stop. Releases the GIL */
+void atsk_py_wake(void);          /* ends the controller's wait; any thread, never blocks */
+void atsk_py_first_table(void);   /* a first table is published (or never will be: see status text) */
+/* what the health path answers; readiness never goes back by itself */
+void atsk_py_health(int ready, const char *reason, size_t reason_len);
 size_t atsk_py_server_ports(char *out, size_t room); /* proxy.config.http.server_ports, as ATS has it; bytes it has */
-int atsk_py_draining(void);                        /* 1 while ATS drains (proxy.node.config.draining) */
+int atsk_py_draining(void);                          /* 1 while ATS drains (proxy.node.config.draining) */

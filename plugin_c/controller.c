@@ -30,7 +30,7 @@ static struct {
   uint8_t options[ATSK_CONTROLLER_DIGEST];
   uint64_t loaded_version; /* of the table that a last good state gave; 0: none did */
   uint64_t written_s;      /* that state's age, as Unix time */
-  int start_timeout_ms; /* 0: not parsed yet */
+  int start_timeout_ms;    /* 0: not parsed yet */
   struct timespec start;
   char reason[REASON_MAX]; /* why not ready, or why it failed */
   const struct atsk_controller_host *host;
@@ -322,8 +322,8 @@ atsk_py_settings(const struct atsk_py_settings *given)
   settings.allow_loopback_names = given->allow_loopback_names != 0;
   /* release: all of the settings before the pointer.  Pairs with: the load in atsk_settings_view(). */
   atomic_store_explicit(&settings_current, &settings, memory_order_release);
-  state.start_timeout_ms        = (int)given->start_timeout_ms;
-  state.is_set                  = true;
+  state.start_timeout_ms = (int)given->start_timeout_ms;
+  state.is_set           = true;
   state_unlock(true);
   return ATSK_OK;
 }

@@ -19,8 +19,8 @@ struct atsk_network {
   uint8_t bits;     /* leading bits that count: 0..32 or 0..128 */
 };
 
-/* What the request path needs of the options.  Written once, before the first table is published: whoever holds a table (the
- * acquire load of atsk_read_begin) sees it whole, and nobody else may look. */
+/* What the request path needs of the options.  A value: whoever holds a table (the acquire load of atsk_read_begin) sees it whole, and
+ * nobody else may look.  There is one before the first table is published; after a last good state's, Python's take its place once. */
 struct atsk_settings {
   char health_path[ATSK_HEALTH_PATH_MAX + 1u]; /* normalised; starts with '/' */
   size_t health_path_len;

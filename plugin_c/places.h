@@ -45,6 +45,38 @@ table_reclaim(struct atsk_retired *retired)
   atsk_reclaim_memory(ATSK_OWNER_OF(retired, struct table, retired));
 }
 
+static inline void
+commit_free(struct commit *commit)
+{
+  if (commit != NULL) {
+    free(commit->table);
+    free(commit->listeners);
+    free(commit);
+  }
+}
+
+/* A commit whose listeners are those of `current` (NULL: none); NULL: no memory. */
+static inline struct commit *
+commit_create(const struct atsk_table *current)
+{
+  uint32_t n            = current == NULL ? 0 : current->n_listeners;
+  struct commit *commit = calloc(1, sizeof *commit);
+  if (commit == NULL) {
+    return NULL;
+  }
+  commit->table     = table_create(n);
+  commit->listeners = calloc(n > 0 ? n : 1, sizeof *commit->listeners);
+  if (commit->table == NULL || commit->listeners == NULL) {
+    commit_free(commit);
+    return NULL;
+  }
+  for (uint32_t i = 0; i < n; i++) {
+    commit->listeners[i].listener = current->listeners[i];
+  }
+  commit->n_listeners = n;
+  return commit;
+}
+
 /* The edit of this port's listener; with `is_wanted` made if need be.  NULL: not there, or no memory. */
 static inline struct listener_edit *
 listener_edit_of(struct commit *commit, uint16_t local_port, bool is_wanted)

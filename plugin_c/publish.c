@@ -97,44 +97,11 @@ reclaimer_start(void)
   writer.is_reclaimer_up = true;
 }
 
-static void
-commit_free(struct commit *commit)
-{
-  if (commit != NULL) {
-    free(commit->table);
-    free(commit->listeners);
-    free(commit);
-  }
-}
-
 /* The root as the writer knows it: it stored it itself, so no order is needed. */
 static const struct atsk_table *
 root_current(void)
 {
   return atomic_load_explicit(&published_root, memory_order_relaxed);
-}
-
-/* A commit whose listeners are those of the published table; NULL: no memory. */
-static struct commit *
-commit_create(void)
-{
-  const struct atsk_table *current = root_current();
-  uint32_t n                       = current == NULL ? 0 : current->n_listeners;
-  struct commit *commit            = calloc(1, sizeof *commit);
-  if (commit == NULL) {
-    return NULL;
-  }
-  commit->table     = table_create(n);
-  commit->listeners = calloc(n > 0 ? n : 1, sizeof *commit->listeners);
-  if (commit->table == NULL || commit->listeners == NULL) {
-    commit_free(commit);
-    return NULL;
-  }
-  for (uint32_t i = 0; i < n; i++) {
-    commit->listeners[i].listener = current->listeners[i];
-  }
-  commit->n_listeners = n;
-  return commit;
 }
 
 static void
@@ -159,7 +126,7 @@ atsk_commit_begin(void)
     urcu_bp_barrier();
     GRACE_AFTER();
   }
-  writer.commit = commit_create();
+  writer.commit = commit_create(root_current());
   if (writer.commit == NULL) {
     commit_close();
     return ATSK_E_NOMEM;

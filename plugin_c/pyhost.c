@@ -138,7 +138,7 @@ venv_choose(int argc, const char *const argv[], char *why, size_t why_size)
                    venv, PY_MAJOR_VERSION, PY_MINOR_VERSION);
     return ATSK_E_PYTHON;
   }
-  strcpy(host.venv, venv); /* bounded just above */
+  memcpy(host.venv, venv, strlen(venv) + 1); /* bounded just above */
   return ATSK_OK;
 }
 
@@ -258,10 +258,11 @@ state_publish(const char *dir, const uint8_t options[ATSK_OPTIONS_DIGEST], uint6
     atsk_settings_set_loaded(&loaded->settings);
     status     = atsk_commit_publish(&version); /* drops nothing, so it cannot be refused */
     *written_s = loaded->written_s;
-    (void)snprintf(line, sizeof line,
-                   "serving the last good state of --state-dir=%.300s: %u virtual hosts, written at Unix time %llu; live data takes "
-                   "over once it is there",
-                   dir, (unsigned)loaded->n_vhosts, (unsigned long long)loaded->written_s);
+    (void)snprintf(
+      line, sizeof line,
+      "serving the last good state of --state-dir=%.300s: %u virtual hosts, written at Unix time %llu; live data takes "
+      "over once it is there",
+      dir, (unsigned)loaded->n_vhosts, (unsigned long long)loaded->written_s);
   } else if (status == ATSK_MISS) {
     (void)snprintf(line, sizeof line, "no last good state in --state-dir=%.300s yet", dir);
   } else {

@@ -135,7 +135,6 @@ service_stage(struct cursor body)
 static enum atsk_status
 name_stage(struct cursor body)
 {
-  uint64_t *id                        = (uint64_t *)(void *)body.at;
   const struct atsk_state_name *fixed = take(&body, sizeof *fixed);
   const char *name                    = fixed == NULL ? NULL : take(&body, fixed->name_len);
   if (name == NULL || body.left != 0 || fixed->id >= ATSK_STATE_ID_LOADED) {
@@ -147,7 +146,7 @@ name_stage(struct cursor body)
       memcmp(normal.bytes, as_written.ptr, as_written.len) != 0) {
     return ATSK_E_HOST;
   }
-  return atsk_commit_service_name(*id | ATSK_STATE_ID_LOADED, as_written, fixed->port);
+  return atsk_commit_service_name(fixed->id | ATSK_STATE_ID_LOADED, as_written, fixed->port);
 }
 
 static enum atsk_status
@@ -241,7 +240,7 @@ atsk_state_stage_bytes(uint8_t *bytes, size_t len, const uint8_t options[ATSK_OP
 {
   struct cursor cursor                   = {bytes, len};
   const struct atsk_state_header *header = take(&cursor, sizeof *header);
-  const char *fault = header == NULL ? "it is cut short" : header_fault(header, bytes, len, options, checksum);
+  const char *fault                      = header == NULL ? "it is cut short" : header_fault(header, bytes, len, options, checksum);
   if (fault == NULL && (len % 8 != 0 || !settings_take(&cursor, &out->settings))) {
     fault = "its settings are out of range";
   }
@@ -293,7 +292,7 @@ file_read(int fd, const char *path, uint8_t **bytes, size_t *len, char *why)
     return ATSK_E_RANGE;
   }
   size_t size = (size_t)status.st_size;
-  void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (pages == MAP_FAILED) {
     why_set(why, "no memory");
     return ATSK_E_NOMEM;
@@ -301,8 +300,12 @@ file_read(int fd, const char *path, uint8_t **bytes, size_t *len, char *why)
   (void)madvise(pages, size, MADV_DONTDUMP); /* there may be keys in it */
   for (size_t done = 0; done < size;) {
     ssize_t n = read(fd, (uint8_t *)pages + done, size - done);
-    if (n <= 0 && errno != EINTR) {
-      (void)errno_say(path, why);
+    if (n == 0 || (n < 0 && errno != EINTR)) {
+      if (n == 0) {
+        why_set(why, "it was cut short while it was read");
+      } else {
+        (void)errno_say(path, why);
+      }
       (void)munmap(pages, size);
       return ATSK_E_IO;
     }

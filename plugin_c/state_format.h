@@ -13,9 +13,9 @@
 
 #define ATSK_STATE_MAGIC 0x54534B41u /* "AKST" */
 #define ATSK_STATE_VERSION 1u
-#define ATSK_STATE_MAX (1u << 30) /* bytes; some 3,000,000 simple routes */
+#define ATSK_STATE_MAX (1u << 30) /* bytes; some 4,000,000 simple routes */
 #define ATSK_STATE_NAME "table.state"
-#define ATSK_OPTIONS_DIGEST 32u   /* bytes */
+#define ATSK_OPTIONS_DIGEST 32u /* bytes */
 
 /* In a file an id is below this; a loaded one has it added, so that it is none that Python gives (compile/diff.py counts from 1). */
 #define ATSK_STATE_ID_LOADED (UINT64_C(1) << 63)

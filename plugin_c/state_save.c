@@ -218,8 +218,7 @@ policy_add(struct sink *sink, enum atsk_vhost_place place, struct atsk_str host,
     .host_len       = (uint8_t)host.len,
     .n_certificates = policy->n_certificates,
   };
-  uint8_t *at =
-    record_add(sink, ATSK_STATE_POLICY, sizeof fixed + filled_up(host.len) + policy->n_certificates * sizeof(uint64_t));
+  uint8_t *at = record_add(sink, ATSK_STATE_POLICY, sizeof fixed + filled_up(host.len) + policy->n_certificates * sizeof(uint64_t));
   if (at == NULL) {
     return;
   }
@@ -293,7 +292,7 @@ aside_write(int dir, const uint8_t *bytes, size_t len)
   const char *fault = NULL;
   for (size_t done = 0; done < len && fault == NULL;) {
     ssize_t n = write(fd, bytes + done, len - done);
-    if (n < 0 && errno != EINTR) {
+    if (n == 0 || (n < 0 && errno != EINTR)) {
       fault = "cannot be written";
     }
     done += n > 0 ? (size_t)n : 0;

@@ -17,11 +17,12 @@ from _atsk8s import ffi, lib
 from atsk8s import __version__
 from atsk8s.admin import Admin
 from atsk8s.bridge import log
-from atsk8s.bridge.core import Core, CoreBell, push_settings
+from atsk8s.bridge.core import Core, CoreBell, loaded_state, push_settings, save_state
 from atsk8s.bridge.publish import CommitWriter
+from atsk8s.bridge.saver import Saver
 from atsk8s.config import Settings, parse_settings
 from atsk8s.controller import Controller
-from atsk8s.errors import AtsK8sError
+from atsk8s.errors import AtsK8sError, SettingsError
 from atsk8s.model.state import Model
 from atsk8s.source.interface import Source
 
@@ -52,11 +53,13 @@ def atsk_controller_main(start_json: Any) -> int:
         _log.info("starting", extra={"version": __version__, "plugins": ",".join(start["plugins"])})
         _run(settings)
     except AtsK8sError as error:
-        _give_up(str(error))
+        # A last good state goes on being ready, but for options that can never work: that start must not pass for a good one.
+        _give_up(str(error), ready=loaded_state() is not None and not isinstance(error, SettingsError))
         return E_PYTHON
     except Exception as error:
         _log.exception("the controller failed")
-        _give_up(f"the controller failed: {type(error).__name__}; the log has the traceback")
+        why = f"the controller failed: {type(error).__name__}; the log has the traceback"
+        _give_up(why, ready=loaded_state() is not None)
         return E_PYTHON
     return OK
 
@@ -74,13 +77,23 @@ def _run(settings: Settings) -> None:
         on_health=_health,
         on_unusable=_end_start,
         is_draining=lambda: bool(lib.atsk_py_draining()),
+        loaded=loaded_state(),
     )
-    admin = Admin(settings.admin, controller, core) if settings.admin is not None else None
+    saver = Saver(
+        partial(save_state, settings.state_dir, with_certificates=settings.state_certificates),
+        controller.live_version,
+        directory=settings.state_dir,
+    )
+    admin = Admin(settings.admin, controller, core, saves=lambda: saver.report) if settings.admin is not None else None
     if admin is not None:
         admin.start()
+    if settings.state_dir:
+        saver.start()
     try:
         controller.run()
     finally:
+        if settings.state_dir:
+            saver.stop()
         if admin is not None:
             admin.stop()
 
@@ -111,9 +124,9 @@ def _health(ready: bool, reason: str) -> None:
     lib.atsk_py_health(ready, text, len(text))
 
 
-def _give_up(reason: str) -> None:
+def _give_up(reason: str, *, ready: bool) -> None:
     """Nothing will come any more."""
-    _health(False, reason)
+    _health(ready, reason)
     _end_start(reason)
 
 

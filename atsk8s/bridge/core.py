@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from _atsk8s import ffi, lib
 
+from atsk8s.bridge.saver import Outcome
 from atsk8s.config import Settings
+from atsk8s.controller import LoadedState
 from atsk8s.errors import InvariantError
 
 _MATCH_KINDS: Final = {0: "rule", 1: "no_host", 2: "no_path", 101: "bad_host", 102: "bad_path", 103: "long_path"}
@@ -47,6 +51,23 @@ class Core:
         room = ffi.new("char[]", _PORTS_BYTES_MAX)
         size = min(lib.atsk_py_server_ports(room, _PORTS_BYTES_MAX), _PORTS_BYTES_MAX)
         return bytes(ffi.buffer(room, size)).decode("ascii", "replace")
+
+
+def loaded_state() -> LoadedState | None:
+    """What the process serves since before Python ran; None: there was no last good state."""
+    version, written_s = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+    if not lib.atsk_py_state_loaded(version, written_s):
+        return None
+    return LoadedState(version=int(version[0]), written_s=int(written_s[0]))
+
+
+def save_state(directory: str, *, with_certificates: bool) -> Outcome:
+    """Write the published table to `directory`; see saver.Saver."""
+    out = ffi.new("struct atsk_py_saved *")
+    status = lib.atsk_py_state_save(os.fsencode(directory), with_certificates, max(0, int(time.time())), out)
+    if status != 0:
+        return Outcome(failure=ffi.string(out.why).decode("utf-8", "replace") or f"status {status}")
+    return Outcome(version=int(out.version), size_bytes=int(out.size_bytes))
 
 
 def push_settings(settings: Settings) -> None:

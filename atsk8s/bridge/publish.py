@@ -78,6 +78,8 @@ class CommitWriter:
                 break
             hosts = {key: why for key, why in self._stage(plan, refused).items() if isinstance(key, HostKey)}
             if not hosts:
+                if not self._version:  # until one is published: what a last good state left goes with it
+                    _take_over()
                 version = self._version = _publish()
                 break
             lib.atsk_py_commit_abort()  # staged with refused hosts in it: plan anew without them
@@ -186,6 +188,13 @@ def _named(call: Call) -> tuple[object, ObjectRef]:
 def _must(status: int, what: str) -> None:
     if status != 0:
         raise InvariantError(f"the core cannot {what} a commit: {_STATUS.get(status, status)}")
+
+
+def _take_over() -> None:
+    status = lib.atsk_py_commit_take_over()
+    if status != 0:
+        lib.atsk_py_commit_abort()
+        _must(status, "take over from the last good state with")
 
 
 def _publish() -> int:
