@@ -18,20 +18,15 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.core import Metric as Family
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-
-from atsk8s import __version__, metrics
-from atsk8s.controller import Controller, reason_counts
+from atsk8s.controller import Controller
 from atsk8s.errors import SettingsError
 from atsk8s.listening import listening_ports, ports_of
+from atsk8s.metrics import Counters, Saves
 from atsk8s.model.ir import Condition
 from atsk8s.source.interface import KindStatus
 
@@ -44,12 +39,8 @@ HEARTBEAT_MAX_S: Final = 30.0  # a controller that was not round its loop for th
 POLL_S: Final = 0.02  # of /readyz?wait=
 
 
-class Core(Protocol):
+class Core(Counters, Protocol):
     """What admin asks of the C core (bridge/core.py)."""
-
-    def counters(self) -> Iterable[tuple[str, str, int]]:
-        """(metric name, label value or "", count)."""
-        ...
 
     def decide(self, authority: str, path: str) -> Mapping[str, object]:
         """What the published table says of a request, as C answers it."""
@@ -58,19 +49,6 @@ class Core(Protocol):
     def server_ports(self) -> str:
         """proxy.config.http.server_ports: the traffic ports that Traffic Server was told to open."""
         ...
-
-
-class Saves(Protocol):
-    """What the writer of the last good state has done so far (bridge/saver.py)."""
-
-    @property
-    def n_saved(self) -> int: ...
-    @property
-    def n_failed(self) -> int: ...
-    @property
-    def size_bytes(self) -> int: ...
-    @property
-    def last_s(self) -> float: ...
 
 
 class Admin:
@@ -86,8 +64,7 @@ class Admin:
         """
         self._controller = controller
         self._core = core
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(controller, core, saves))
+        self._saves = saves
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -121,7 +98,10 @@ class Admin:
             case "/readyz":
                 return self._readyz(query)
             case "/metrics":
-                return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+                # Imported when somebody asks: the library costs a start 50 ms.
+                from atsk8s import exposition
+
+                return 200, exposition.CONTENT_TYPE, exposition.exposition(self._controller, self._core, self._saves)
             case "/explain":
                 return self._explain(query)
             case "/dump":
@@ -222,61 +202,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Probes come every few seconds; they are not worth a line each."""
-
-
-class _Collector:
-    """Reads the metrics when somebody asks; nothing is counted twice."""
-
-    def __init__(self, controller: Controller, core: Core, saves: Callable[[], Saves] | None) -> None:
-        self._controller = controller
-        self._core = core
-        self._saves = saves
-
-    def collect(self) -> Iterable[Family]:
-        counted = {m.name: CounterMetricFamily(m.name, m.help, labels=m.labels) for m in metrics.COUNTED_IN_C}
-        for name, label, count in self._core.counters():
-            counted[name].add_metric([label] if label else [], count)
-        yield from counted.values()
-        report = self._controller.report
-        yield _family(metrics.INFO, [([__version__], 1)])
-        yield _family(metrics.READY, [([], int(report.ready))])
-        yield _family(metrics.DEGRADED, [([], int(report.degraded_s is not None))])
-        yield _family(metrics.STATE_AGE, [([], report.degraded_s or 0.0)])
-        if self._saves is not None:
-            saves = self._saves()
-            yield _family(metrics.STATE_SAVES, [(["saved"], saves.n_saved), (["failed"], saves.n_failed)])
-            yield _family(metrics.STATE_SIZE, [([], saves.size_bytes)])
-            yield _family(metrics.STATE_SAVE_LAST_SECONDS, [([], saves.last_s)])
-        yield _family(metrics.TABLE_VERSION, [([], report.version)])
-        commits = (("published", report.n_published), ("unchanged", report.n_unchanged), ("failed", report.n_failed))
-        yield _family(metrics.COMMITS, [([name], n) for name, n in commits])
-        yield _family(metrics.COMMIT_SECONDS, [([], report.commit_total_s)])
-        yield _family(metrics.COMMIT_LAST_SECONDS, [([], report.commit_last_s)])
-        yield _family(metrics.TABLE_OBJECTS, [([what], n) for what, n in sorted(report.sizes.items())])
-        yield from self._kinds()
-        rejected = reason_counts(self._controller.conditions())
-        yield _family(metrics.REJECTED, [([kind, reason], n) for (kind, reason), n in sorted(rejected.items())])
-        yield _family(metrics.CONTROLLER_ERRORS, [([], report.n_failed)])
-        yield _family(metrics.CONTROLLER_AGE, [([], self._controller.heartbeat_age_s())])
-        expiry = self._controller.inspect(lambda model: tuple(model.certificate_expiry()))
-        yield _family(metrics.CERTIFICATE_EXPIRY, [([key.namespace, key.name], when) for key, when in expiry])
-
-    def _kinds(self) -> Iterable[Family]:
-        kinds = self._controller.kinds()
-        yield _family(metrics.OBJECTS, [([k.name], k.n_objects) for k in kinds])
-        yield _family(metrics.KIND_SYNCED, [([k.name], int(k.synced)) for k in kinds])
-        yield _family(metrics.KIND_AGE, [([k.name], k.staleness_s) for k in kinds])
-        yield _family(metrics.RELISTS, [([k.name], k.n_relists) for k in kinds])
-        yield _family(metrics.EVENTS, [([k.name], k.n_events) for k in kinds])
-        yield _family(metrics.API_REQUESTS, [([k.name], k.n_requests) for k in kinds])
-
-
-def _family(metric: metrics.Metric, samples: Iterable[tuple[list[str], float]]) -> Family:
-    make: Callable[..., Any] = CounterMetricFamily if metric.type is metrics.MetricType.COUNTER else GaugeMetricFamily
-    family = make(metric.name, metric.help, labels=metric.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family  # type: ignore[no-any-return]
 
 
 def _kind_line(kind: KindStatus) -> str:

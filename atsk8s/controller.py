@@ -108,6 +108,7 @@ class Controller:
         on_first_table: Callable[[], None],
         on_health: Callable[[bool, str], None],
         on_unusable: Callable[[str], None] = lambda _: None,
+        on_settled: Callable[[], None] = lambda: None,
         is_draining: Callable[[], bool] = lambda: False,
         loaded: LoadedState | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -121,6 +122,8 @@ class Controller:
         self._on_first_table = on_first_table
         self._on_health = on_health
         self._on_unusable = on_unusable
+        self._on_settled = on_settled
+        self._is_settled = False
         self._is_draining = is_draining
         self._clock = clock
         self._wall_clock = wall_clock
@@ -249,6 +252,9 @@ class Controller:
         spent = self._clock() - started
         report = self._report
         if version is None:
+            if self._is_live and not self._is_settled:  # loaded, and nothing to do: what loading has left behind can go
+                self._is_settled = True
+                self._on_settled()
             return
         self._report = replace(
             report,

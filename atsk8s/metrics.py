@@ -7,7 +7,7 @@ somebody asks.  Units are in the names: seconds, bytes, total.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import Final
+from typing import Final, Protocol
 
 
 @unique
@@ -135,6 +135,27 @@ READ_FROM_CONTROLLER: Final[tuple[Metric, ...]] = (
     CONTROLLER_AGE,
     CERTIFICATE_EXPIRY,
 )
+
+
+class Counters(Protocol):
+    """Who counts what is counted in C (bridge/core.py)."""
+
+    def counters(self) -> Iterable[tuple[str, str, int]]:
+        """(metric name, label value or "", count)."""
+        ...
+
+
+class Saves(Protocol):
+    """What the writer of the last good state has done so far (bridge/saver.py)."""
+
+    @property
+    def n_saved(self) -> int: ...
+    @property
+    def n_failed(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def last_s(self) -> float: ...
 
 
 def metrics_table(metrics: Iterable[Metric] = (*COUNTED_IN_C, *READ_FROM_CONTROLLER)) -> str:

@@ -79,6 +79,7 @@ uint64_t atsk_py_counter(uint32_t counter, const char **name, const char **label
 int atsk_py_should_stop(void);    /* 1 once ATS is shutting down */
 int atsk_py_wait(int timeout_ms); /* waits for atsk_py_wake, a stop, or the time; 1: stop. Releases the GIL */
 void atsk_py_wake(void);          /* ends the controller's wait; any thread, never blocks */
+void atsk_py_trim(void);          /* gives back to the system what loading has left in the heap */
 void atsk_py_first_table(void);   /* a first table is published (or never will be: see status text) */
 /* what the health path answers; readiness never goes back by itself */
 void atsk_py_health(int ready, const char *reason, size_t reason_len);

@@ -8,6 +8,7 @@
 #include "bridge.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -375,6 +376,12 @@ atsk_py_wake(void)
   state_lock();
   state.woken = true;
   state_unlock(true);
+}
+
+void
+atsk_py_trim(void)
+{
+  (void)malloc_trim(0); /* glibc; elsewhere there is nothing to give back by hand */
 }
 
 void

@@ -76,6 +76,7 @@ def _run(settings: Settings) -> None:
         on_first_table=lib.atsk_py_first_table,
         on_health=_health,
         on_unusable=_end_start,
+        on_settled=lib.atsk_py_trim,
         is_draining=lambda: bool(lib.atsk_py_draining()),
         loaded=loaded_state(),
     )
