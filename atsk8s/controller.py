@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 ROUTE_HOLD_S: Final = 0.1  # how long a new route waits for its Service and slices to be seen (design: no 503 on a first route)
 START_RETRY_S: Final = 5.0  # between attempts at a source that cannot work as configured
-UNSYNCED_ROUND_S: Final = 0.1  # how often the reasons for waiting are looked at until the first lists are in
+UNSYNCED_ROUND_S: Final = 0.01  # how often it is looked whether the first lists are in: a start waits for no timer longer than this
 VERDICT_REST_S: Final = 1.0  # how long a condition must stand before it is worth a log line
 IDLE_ROUND_S: Final = 1.0  # how often an idle controller goes round, for its heartbeat and for certificates that expire
 LOGGED_VERDICTS_MAX: Final = 20  # lines one round may log about objects; the rest is counted, and stands in /conditions
