@@ -35,10 +35,9 @@ TEST_KINDS: Dict[str, Tuple[str, ...]] = {
     "property": (),
     "golden": (),
     "c": ("clang-14", "libclang-rt-14-dev"),
-    # ThreadSanitizer needs a liburcu that it understands: built from Debian's source package (tests/torture).
-    "torture": ("autoconf", "automake", "build-essential", "clang-14", "dpkg-dev", "libclang-rt-14-dev", "libtool"),
+    "torture": (),  # gcc brings its sanitizers
     "fuzz": ("clang-14", "libclang-rt-14-dev"),
-    "integration": (*_NETWORK, "curl", "nghttp2-client", "openssl", "procps"),
+    "integration": (*_NETWORK, "curl", "git", "nghttp2-client", "openssl", "procps"),
     "e2e": (*_NETWORK, "curl", "openssl", "procps"),
     # clang-tidy itself comes from requirements-dev.lock, without the compiler's own headers.
     "lint": ("g++", "git", "libclang-common-14-dev"),
