@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-NOT_BUILT = "not built"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

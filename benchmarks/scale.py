@@ -37,8 +37,7 @@ def run(settings: Run) -> Iterator[Row]:
         with cluster.running(_made(settings.scratch / "own")) as running:
             yield from _own(running)
     yield from _change_costs(settings)
-    target = Target.maximum(0.5)
-    yield figures.absent(GROUP, "start from the last good state, 100,000 routes", figures.NOT_BUILT, target=target)
+    yield _state_start(settings)
 
 
 def _made(path: Path) -> Path:
@@ -216,11 +215,28 @@ def _change_costs(settings: Run) -> Iterator[Row]:
             )
 
 
-def _cost(n: int, scratch: Path, n_rounds: int) -> Cost:
-    """Return CPU [ms] of traffic_server for each change, less what it uses when nothing changes."""
-    command = [sys.executable, "-m", "benchmarks.change_cost", str(scratch), str(n), str(n_rounds), str(N_CHANGES)]
+def _state_start(settings: Run) -> Row:
+    """Process start to the first routed answer from the last good state, with the API server away."""
+    n, n_starts = (10_000, 3) if settings.quick else (100_000, 7)
+    say(f"bench: scale: start from the last good state, {n:,} routes")
+    scratch = _made(settings.scratch / "state")
+    line = _child("benchmarks.state_start", [str(scratch), str(n), str(n_starts)], "the start from the last good state")[-1]
+    took_s = [float(word) for word in line.split()]
+    return figures.plain(GROUP, f"start from the last good state, {n:,} routes", "s", took_s, target=Target.maximum(0.5))
+
+
+def _child(module: str, arguments: Sequence[str], what: str) -> list[str]:
+    """Run a module of ours in a process of its own; the lines that it printed."""
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=native.HERE.parent)
     if done.returncode != 0:
-        raise ProbeError(f"the change at {n:,} routes: {done.stderr.strip()[-1500:]}")
-    route_ms, endpoint_ms = ([float(word) for word in line.split()] for line in done.stdout.splitlines()[-2:])
+        raise ProbeError(f"{what}: {done.stderr.strip()[-1500:]}")
+    return done.stdout.splitlines()
+
+
+def _cost(n: int, scratch: Path, n_rounds: int) -> Cost:
+    """Return CPU [ms] of traffic_server for each change, less what it uses when nothing changes."""
+    arguments = [str(scratch), str(n), str(n_rounds), str(N_CHANGES)]
+    lines = _child("benchmarks.change_cost", arguments, f"the change at {n:,} routes")
+    route_ms, endpoint_ms = ([float(word) for word in line.split()] for line in lines[-2:])
     return Cost(route_ms=route_ms, endpoint_ms=endpoint_ms)
