@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A bound of the budgets on a row's value."""
