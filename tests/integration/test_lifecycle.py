@@ -87,46 +87,6 @@ def test_venv_without_the_package_is_said(build: Build) -> None:
             assert f"--venv={venv}" in log and "could not import atsk8s" in log and "ModuleNotFoundError" in log
 
 
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [
-        ("--no-such-option=1", ["--no-such-option"]),
-        ("--tenancy=loose", ["--tenancy", "loose", "shared", "strict"]),
-        ("--connect-timeout-ms=soon", ["--connect-timeout-ms", "soon"]),
-        ("--trusted-proxies=10.0.0.300/8", ["--trusted-proxies", "10.0.0.300/8"]),
-        ("--health-path=alive", ["--health-path", "alive"]),
-    ],
-)
-def test_wrong_option_is_said(build: Build, option: str, words: Sequence[str]) -> None:
-    with prepared(build, Options(plugin_options=[option])) as ats:
-        log = failed_start(ats)
-        for word in words:
-            assert word in log, log
-
-
-def test_two_plugins_with_different_options_are_refused(build: Build) -> None:
-    with prepared(build) as ats:
-        ats.tree.write("remap.config", ats.rule(arguments=[*ats.plugin_arguments(), "--tenancy=strict"]) + "\n")
-        log = failed_start(ats)
-        assert "kubernetes_remap.so has the options" in log and "kubernetes_ssl.so was loaded with" in log
-        assert "--tenancy=strict" in log and "same options" in log
-
-
-def test_two_rules_with_different_options_are_refused(build: Build) -> None:
-    with prepared(build, Options(with_ssl=False)) as ats:
-        second = ats.rule(arguments=[*ats.plugin_arguments(), "--cache=on"], source="http://x.test/")
-        ats.tree.write("remap.config", f"{ats.rule()}\n{second}\n")
-        assert "--cache=on" in failed_start(ats)
-
-
-def test_two_rules_with_the_same_options_are_legal(build: Build, backends: Backends) -> None:
-    with prepared(build) as ats:
-        ats.tree.write("remap.config", f"{ats.rule(source='http://shop.test/')}\n{ats.rule()}\n")
-        with ats:
-            assert ats.get("/", host="shop.test").status == 200
-            assert ats.get("/", host="never.test").status == 404
-
-
 # --- starts that go on ---------------------------------------------------------------------------------
 
 
@@ -173,23 +133,6 @@ def test_encoded_slash_can_be_refused(build: Build, backends: Backends) -> None:
         assert ats.get("/a/b?c=%2F", host="shop.test").status == 200
 
 
-def test_environment_of_python_is_not_ours(build: Build, backends: Backends) -> None:
-    """PYTHONHOME and the like belong to other programs: the interpreter is isolated."""
-    environment = {"PYTHONHOME": "/nonexistent", "PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"}
-    with prepared(build, Options(environment=environment)) as ats, ats:
-        assert ats.get("/", host="shop.test").status == 200
-
-
-def test_taken_port_is_said(build: Build, backends: Backends) -> None:
-    """It is not fatal to Traffic Server, which runs on without listening."""
-    with prepared(build) as ats, processes.listen(LOOPBACK, "127.0.0.1", ats.http_port):
-        child = ats.start()
-        child.await_ready("the admin endpoint answers", lambda: ats.admin("/livez").status == 200)
-        answer = child.await_ready("it says which port", lambda: str(ats.http_port) in ats.admin("/readyz").body.decode())
-        assert answer and ats.admin("/readyz").status == 503
-        assert ats.stop() == 0
-
-
 # --- running and stopping --------------------------------------------------------------------------------
 
 
@@ -202,18 +145,6 @@ def test_file_descriptors_do_not_grow(build: Build, backends: Backends) -> None:
             ats.put("more.yaml", [ingress("more", {f"more-{n}.test": [path("shop")]})])
             assert ats.get("/", host=f"more-{n}.test").status == 200
         assert ats.n_fds() <= before + 5
-
-
-@pytest.mark.parametrize("while_starting", ["at once", "when the port listens"])
-def test_early_sigterm_ends_clean(build: Build, backends: Backends, while_starting: str) -> None:
-    """Before Traffic Server has a handler the signal ends it (143 to a shell); from then on it ends with 0."""
-    with prepared(build) as ats:
-        child = ats.start()
-        if while_starting == "when the port listens":
-            child.await_ready("the port listens", lambda: processes.is_listening(LOOPBACK, "127.0.0.1", ats.http_port))
-            assert ats.stop() == 0
-        else:
-            assert ats.stop() in (0, -15)
 
 
 def test_a_drain_ends_readiness_first_and_answers_meanwhile(build: Build, backends: Backends) -> None:
