@@ -1,175 +1,87 @@
-/* One commit's working state: the table to come, its listeners, and the edits of their host tries.  Writer's thread only; included
- * by publish.c alone. */
+/* What stands where: the table as readers see it, and the commit's working state of it: the listeners to come, and the edits of their host
+ * tries.  No atomics: publish.c owns the order in which a table becomes visible, and when a former one is freed. */
 #ifndef ATSK_PLACES_H
 #define ATSK_PLACES_H
 
-#include "publish.h"
-#include "request.h"
-#include "retire.h"
+#include "atsk_base.h"
+#include "trie.h"
 
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
-#include <urcu/urcu-bp.h>
+ATSK_BEGIN_DECLS
 
-struct table {
-  struct atsk_retired retired;
-  struct atsk_table published;
-  struct atsk_listener listeners[];
+/* --- readers, inside a read section ------------------------------------------------------------------------------------------ */
+
+/* What one local port serves.  Today one listener, port 0: every port.  Gateways will bring others. */
+struct atsk_listener {
+  uint16_t local_port; /* host order; 0: any port that has no listener of its own */
+  const struct atsk_trie_node *hosts;
+  struct atsk_published_vhost *no_host;  /* rules without a host: requests whose host is in no trie node; or NULL */
+  struct atsk_published_vhost *fallback; /* the global default backend: unmatched hosts, and path misses; or NULL */
+  struct atsk_tls_policy *default_tls;   /* for a SNI that no host matches, and for none; or NULL */
 };
 
-struct listener_edit {
-  struct atsk_listener listener; /* as it will be, but for hosts while `hosts` is not NULL */
-  struct atsk_trie_edit *hosts;  /* NULL: not edited */
-  struct atsk_trie_garbage *garbage;
-};
-
-struct commit {
-  struct rcu_head rcu;
-  struct table *table;             /* room for n_listeners */
-  struct listener_edit *listeners; /* sorted by port */
+struct atsk_table {
+  uint64_t version; /* counts commits, from 1 */
   uint32_t n_listeners;
-  struct atsk_retired *retired; /* from publish on */
-  uint64_t n_retired;           /* how many, roughly, with what `listeners` carries */
+  const struct atsk_listener *listeners; /* sorted by local_port */
 };
 
-static inline struct table *
-table_create(uint32_t n_listeners)
-{
-  return calloc(1, sizeof(struct table) + n_listeners * sizeof(struct atsk_listener));
-}
+/* --- writer, inside publish.c only -------------------------------------------------------------------------------------------- */
 
-static inline void
-table_reclaim(struct atsk_retired *retired)
-{
-  atsk_reclaim_memory(ATSK_OWNER_OF(retired, struct table, retired));
-}
+struct atsk_listener_edit;
+struct atsk_placed;  /* a virtual host or a TLS policy: what stands at a place */
+struct atsk_records; /* records.h */
+struct atsk_retired; /* retire.h */
 
-static inline void
-commit_free(struct commit *commit)
-{
-  if (commit != NULL) {
-    free(commit->table);
-    free(commit->listeners);
-    free(commit);
-  }
-}
+/* A place, checked. */
+struct atsk_place {
+  struct atsk_str host;     /* in the form that lookups use, borrowed for the call; empty: one of the places without a host */
+  enum atsk_host_kind kind; /* of a host that is not empty */
+  bool is_fallback;         /* without a host: the global default backend or certificate; else the rules without a host */
+  uint16_t local_port;      /* host order */
+};
 
-/* A commit whose listeners are those of `current` (NULL: none); NULL: no memory. */
-static inline struct commit *
-commit_create(const struct atsk_table *current)
-{
-  uint32_t n            = current == NULL ? 0 : current->n_listeners;
-  struct commit *commit = calloc(1, sizeof *commit);
-  if (commit == NULL) {
-    return NULL;
-  }
-  commit->table     = table_create(n);
-  commit->listeners = calloc(n > 0 ? n : 1, sizeof *commit->listeners);
-  if (commit->table == NULL || commit->listeners == NULL) {
-    commit_free(commit);
-    return NULL;
-  }
-  for (uint32_t i = 0; i < n; i++) {
-    commit->listeners[i].listener = current->listeners[i];
-  }
-  commit->n_listeners = n;
-  return commit;
-}
+/* One commit's; all zero before atsk_places_begin(). */
+struct atsk_places {
+  struct atsk_records *records;
+  struct atsk_table_made *table;        /* room for n_listeners; NULL once it was finished */
+  struct atsk_listener_edit *listeners; /* sorted by port */
+  uint32_t n_listeners;
+  struct atsk_placed *made;     /* not published yet */
+  struct atsk_placed *replaced; /* published, and not in the table to come */
+};
 
-/* The edit of this port's listener; with `is_wanted` made if need be.  NULL: not there, or no memory. */
-static inline struct listener_edit *
-listener_edit_of(struct commit *commit, uint16_t local_port, bool is_wanted)
-{
-  uint32_t at = 0;
-  while (at < commit->n_listeners && commit->listeners[at].listener.local_port < local_port) {
-    at++;
-  }
-  if (at < commit->n_listeners && commit->listeners[at].listener.local_port == local_port) {
-    return &commit->listeners[at];
-  }
-  if (!is_wanted) {
-    return NULL;
-  }
-  struct table *table             = table_create(commit->n_listeners + 1);
-  struct listener_edit *listeners = table == NULL ? NULL : malloc((commit->n_listeners + 1) * sizeof *listeners);
-  if (listeners == NULL) {
-    free(table);
-    return NULL;
-  }
-  if (commit->n_listeners > 0) {
-    memcpy(listeners, commit->listeners, at * sizeof *listeners);
-    memcpy(listeners + at + 1, commit->listeners + at, (commit->n_listeners - at) * sizeof *listeners);
-  }
-  listeners[at] = (struct listener_edit){.listener = {.local_port = local_port}};
-  free(commit->table);
-  free(commit->listeners);
-  commit->table     = table;
-  commit->listeners = listeners;
-  commit->n_listeners++;
-  return &listeners[at];
-}
+/* Begins with what `current` (NULL: nothing) serves.  Borrows `records`, which holds all that virtual hosts and TLS policies refer to.
+ * ATSK_E_NOMEM: nothing is held. */
+enum atsk_status atsk_places_begin(struct atsk_places *places, struct atsk_records *records,
+                                   const struct atsk_table *current) ATSK_MUST_CHECK;
 
-/* The edit of a listener's hosts, begun when first asked for; NULL: no memory. */
-static inline struct atsk_trie_edit *
-hosts_edit_of(struct listener_edit *listener)
-{
-  if (listener->hosts == NULL) {
-    listener->hosts = atsk_trie_edit_begin(listener->listener.hosts);
-  }
-  return listener->hosts;
-}
+/* Puts a virtual host at its place, on a listener made if need be: a copy of `blob`, which was validated and has as many services and
+ * routes as are given; services must be known, routes are made.  ATSK_E_UNKNOWN, _NOMEM, _HOST: nothing changed in meaning. */
+enum atsk_status atsk_places_vhost(struct atsk_places *places, const struct atsk_place *at, struct atsk_span blob,
+                                   const uint64_t *service_ids, uint32_t n_services, const uint64_t *route_ids,
+                                   uint32_t n_routes) ATSK_MUST_CHECK;
+/* Puts a TLS policy at its place, which has a host or is the fallback; `n_certificates` is not 0.  Errors likewise. */
+enum atsk_status atsk_places_policy(struct atsk_places *places, const struct atsk_place *at, const uint64_t *certificate_ids,
+                                    uint32_t n_certificates) ATSK_MUST_CHECK;
+/* Take away what stands there.  ATSK_MISS: nothing does; ATSK_E_NOMEM, _HOST. */
+enum atsk_status atsk_places_vhost_drop(struct atsk_places *places, const struct atsk_place *at) ATSK_MUST_CHECK;
+enum atsk_status atsk_places_policy_drop(struct atsk_places *places, const struct atsk_place *at) ATSK_MUST_CHECK;
 
-/* Whether `host` is as a place of this kind needs it: in the form that lookups use, or empty. */
-static inline enum atsk_status
-place_check(enum atsk_vhost_place place, struct atsk_str host)
-{
-  if (place == ATSK_PLACE_NO_HOST || place == ATSK_PLACE_FALLBACK) {
-    return host.len == 0 ? ATSK_OK : ATSK_E_HOST;
-  }
-  if (place != ATSK_PLACE_EXACT && place != ATSK_PLACE_WILDCARD) {
-    return ATSK_E_RANGE;
-  }
-  struct atsk_host normal;
-  if (atsk_host_normalise(host, &normal) != ATSK_REQUEST_FINE || normal.len != host.len ||
-      memcmp(normal.bytes, host.ptr, host.len) != 0) {
-    return ATSK_E_HOST;
-  }
-  return ATSK_OK;
-}
+/* Takes away everything that stands where it stood in `current`, the table begun with.  ATSK_E_NOMEM: abort the commit. */
+enum atsk_status atsk_places_supersede(struct atsk_places *places, const struct atsk_table *current) ATSK_MUST_CHECK;
 
-static inline enum atsk_host_kind
-host_kind(enum atsk_vhost_place place)
-{
-  return place == ATSK_PLACE_EXACT ? ATSK_HOST_EXACT : ATSK_HOST_WILDCARD;
-}
+/* Publishing allocates nothing and cannot fail.  _finish: the table to come, the caller's; a listener that serves nothing any more is
+ * left out; `current`: the table begun with.  Then, once the root is swapped, _settle: what the commit made is published, and what it
+ * replaced is added to *retired; returns how many.  A grace period later, as readers may still be in what the edits replaced, _free. */
+const struct atsk_table *atsk_places_finish(struct atsk_places *places, const struct atsk_table *current);
+uint64_t atsk_places_settle(struct atsk_places *places, struct atsk_retired **retired);
+void atsk_places_free(struct atsk_places *places);
 
-/* Puts `vhost` (NULL: nothing) at its place; *former is what stood there. */
-static inline enum atsk_status
-vhost_place(struct listener_edit *listener, enum atsk_vhost_place place, struct atsk_str host, struct atsk_published_vhost *vhost,
-            struct atsk_published_vhost **former)
-{
-  if (place == ATSK_PLACE_EXACT || place == ATSK_PLACE_WILDCARD) {
-    struct atsk_trie_edit *edit = hosts_edit_of(listener);
-    return edit == NULL ? ATSK_E_NOMEM : atsk_trie_edit_vhost(edit, host, host_kind(place), vhost, former);
-  }
-  struct atsk_published_vhost **at = place == ATSK_PLACE_NO_HOST ? &listener->listener.no_host : &listener->listener.fallback;
-  *former                          = *at;
-  *at                              = vhost;
-  return ATSK_OK;
-}
+/* Instead of publishing: undoes all that was done since _begin, and frees it.  Cannot fail. */
+void atsk_places_abort(struct atsk_places *places);
 
-static inline enum atsk_status
-policy_place(struct listener_edit *listener, enum atsk_vhost_place place, struct atsk_str host, struct atsk_tls_policy *policy,
-             struct atsk_tls_policy **former)
-{
-  if (place != ATSK_PLACE_FALLBACK) {
-    struct atsk_trie_edit *edit = hosts_edit_of(listener);
-    return edit == NULL ? ATSK_E_NOMEM : atsk_trie_edit_tls(edit, host, host_kind(place), policy, former);
-  }
-  *former                        = listener->listener.default_tls;
-  listener->listener.default_tls = policy;
-  return ATSK_OK;
-}
+/* Adds a table that new readers cannot find to *retired.  Cannot fail. */
+void atsk_table_retire(const struct atsk_table *table, struct atsk_retired **retired);
 
+ATSK_END_DECLS
 #endif

@@ -14,7 +14,9 @@
 
 #include "places.h"
 #include "records.h"
-#include "supersede.h"
+#include "request.h"
+#include "retire.h"
+#include "vhost.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -49,10 +51,18 @@ static _Atomic(const struct atsk_table *) published_root;
 static _Atomic uint64_t n_retired; /* objects, roughly; relaxed throughout: a figure that orders nothing */
 static atomic_bool is_commit_open;
 
+/* What is staged; from publish on, what waits for the grace period. */
+struct commit {
+  struct rcu_head rcu;
+  struct atsk_places places;
+  struct atsk_retired *retired; /* from publish on */
+  uint64_t n_retired;           /* how many, roughly, with what `places` carries */
+};
+
 /* The writer's own; no reader touches it. */
 static struct {
   struct commit *commit; /* NULL: none is open */
-  struct records records;
+  struct atsk_records records;
   struct atsk_certificate_parser *parser; /* NULL until the first certificate */
   bool is_reclaimer_up;
 } writer;
@@ -126,11 +136,14 @@ atsk_commit_begin(void)
     urcu_bp_barrier();
     GRACE_AFTER();
   }
-  writer.commit = commit_create(root_current());
-  if (writer.commit == NULL) {
+  struct commit *commit = calloc(1, sizeof *commit);
+  enum atsk_status st   = commit == NULL ? ATSK_E_NOMEM : atsk_places_begin(&commit->places, &writer.records, root_current());
+  if (st != ATSK_OK) {
+    free(commit);
     commit_close();
-    return ATSK_E_NOMEM;
+    return st;
   }
+  writer.commit = commit;
   return ATSK_OK;
 }
 
@@ -139,11 +152,9 @@ commit_reclaim(struct rcu_head *rcu)
 {
   struct commit *commit = ATSK_OWNER_OF(rcu, struct commit, rcu);
   atomic_fetch_sub_explicit(&n_retired, commit->n_retired, memory_order_relaxed);
-  for (uint32_t i = 0; i < commit->n_listeners; i++) {
-    atsk_trie_garbage_free(commit->listeners[i].garbage);
-  }
+  atsk_places_free(&commit->places);
   atsk_reclaim_all(commit->retired);
-  commit_free(commit);
+  free(commit);
 }
 
 #if ATSK_BREAK_PUBLISH != 2
@@ -156,82 +167,37 @@ on_grace_period(struct rcu_head *rcu)
 }
 #endif
 
-/* Makes the commit's table the published one; the former goes to the retired. */
+/* Makes `table` the published one; the former goes to the retired. */
 static void
-root_swap(struct table *table)
+root_swap(const struct atsk_table *table, struct atsk_retired **retired)
 {
   const struct atsk_table *former;
 #if ATSK_BREAK_PUBLISH == 1
-  former = atomic_exchange_explicit(&published_root, &table->published, memory_order_relaxed);
+  former = atomic_exchange_explicit(&published_root, table, memory_order_relaxed);
 #else
   /* acq_rel: release makes all of the table visible before the pointer; acquire lets the former be touched.
    * Pairs with: the acquire load in atsk_read_begin(). */
-  former = atomic_exchange_explicit(&published_root, &table->published, memory_order_acq_rel);
+  former = atomic_exchange_explicit(&published_root, table, memory_order_acq_rel);
 #endif
   if (former != NULL) {
-    struct table *was = ATSK_OWNER_OF(former, struct table, published);
-    atsk_retire(&writer.records.retired, &was->retired, table_reclaim);
+    atsk_table_retire(former, retired);
   }
-}
-
-/* The table to come, from the commit's listeners; one that serves nothing any more is left out. */
-static struct table *
-table_finish(struct commit *commit)
-{
-  const struct atsk_table *current = root_current();
-  struct table *table              = commit->table;
-  uint32_t n                       = 0;
-  for (uint32_t i = 0; i < commit->n_listeners; i++) {
-    struct listener_edit *edit = &commit->listeners[i];
-    if (edit->hosts != NULL) {
-      edit->listener.hosts = atsk_trie_edit_finish(edit->hosts, &edit->garbage);
-      edit->hosts          = NULL;
-    }
-    const struct atsk_listener *l = &edit->listener;
-    if (l->hosts != NULL || l->no_host != NULL || l->fallback != NULL || l->default_tls != NULL) {
-      table->listeners[n++] = *l;
-    }
-  }
-  table->published =
-    (struct atsk_table){.version = current == NULL ? 1 : current->version + 1, .n_listeners = n, .listeners = table->listeners};
-  commit->table = NULL;
-  return table;
 }
 
 enum atsk_status
 atsk_commit_publish(uint64_t *version)
 {
-  struct commit *commit   = writer.commit;
-  struct records *records = &writer.records;
-  if (commit == NULL) {
+  struct commit *commit = writer.commit;
+  if (commit == NULL || atsk_records_has_drop_in_use(&writer.records)) {
     return ATSK_E_STATE;
   }
-  for (const struct record *record = records->touched; record != NULL; record = record->next_touched) {
-    if (record->is_dropped && record->n_refs > 0) {
-      return ATSK_E_STATE;
-    }
-  }
-  while (records->touched != NULL) { /* endpoints and certificates first: a new virtual host finds them in place */
-    struct record *record = records->touched;
-    records->touched      = record->next_touched;
-    record_publish(records, record);
-  }
-  struct table *table = table_finish(commit);
-  *version            = table->published.version;
-  root_swap(table);
-  for (struct placed *placed = records->made; placed != NULL; placed = placed->next) {
-    placed->is_published = true;
-  }
-  commit->n_retired = RETIRED_PER_COMMIT;
-  for (struct placed *placed = records->replaced; placed != NULL; placed = placed->next) {
-    atsk_retire(&records->retired, &placed->retired, placed_reclaim);
-    commit->n_retired += RETIRED_PER_COMMIT;
-  }
+  /* Endpoints and certificates first: a new virtual host finds them in place. */
+  atsk_records_publish(&writer.records, &commit->retired);
+  const struct atsk_table *table = atsk_places_finish(&commit->places, root_current());
+  *version                       = table->version;
+  root_swap(table, &commit->retired);
+  commit->n_retired = RETIRED_PER_COMMIT * (1 + atsk_places_settle(&commit->places, &commit->retired));
   atomic_fetch_add_explicit(&n_retired, commit->n_retired, memory_order_relaxed);
-  records->made     = NULL;
-  records->replaced = NULL;
-  commit->retired   = records->retired;
-  records->retired  = NULL;
   commit_close();
 #if ATSK_BREAK_PUBLISH == 2
   commit_reclaim(&commit->rcu);
@@ -245,27 +211,13 @@ atsk_commit_publish(uint64_t *version)
 void
 atsk_commit_abort(void)
 {
-  struct commit *commit   = writer.commit;
-  struct records *records = &writer.records;
+  struct commit *commit = writer.commit;
   if (commit == NULL) {
     return;
   }
-  for (uint32_t i = 0; i < commit->n_listeners; i++) {
-    atsk_trie_edit_drop(commit->listeners[i].hosts);
-  }
-  while (records->made != NULL) {
-    placed_replace(records, records->made);
-  }
-  for (struct placed *placed = records->replaced; placed != NULL; placed = placed->next) {
-    placed_refs(records, placed, true);
-  }
-  records->replaced = NULL;
-  while (records->touched != NULL) {
-    struct record *record = records->touched;
-    records->touched      = record->next_touched;
-    record_abort(records, record);
-  }
-  commit_free(commit);
+  atsk_places_abort(&commit->places);
+  atsk_records_abort(&writer.records);
+  free(commit);
   commit_close();
 }
 
@@ -278,43 +230,22 @@ atsk_reclaim_barrier(void)
 
 /* --- staging: services and certificates ---------------------------------------------------------------------------------------- */
 
-static enum atsk_status
-service_stage(uint64_t id, struct atsk_span records, struct atsk_str name, uint16_t port, bool is_name)
-{
-  if (writer.commit == NULL) {
-    return ATSK_E_STATE;
-  }
-  struct record *record = record_wanted(&writer.records, RECORD_SERVICE, id);
-  if (record == NULL) {
-    return ATSK_E_NOMEM;
-  }
-  struct atsk_endpoint_set *set;
-  enum atsk_status st = is_name ? atsk_endpoint_set_create_name(record->object, name, port, &set)
-                                : atsk_endpoint_set_create(record->object, records, &set);
-  if (st == ATSK_OK) {
-    record_stage(&writer.records, record, set);
-  } else {
-    record_forget(&writer.records, record);
-  }
-  return st;
-}
-
 enum atsk_status
 atsk_commit_service(uint64_t id, struct atsk_span records)
 {
-  return service_stage(id, records, (struct atsk_str){NULL, 0}, 0, false);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service(&writer.records, id, records);
 }
 
 enum atsk_status
 atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port)
 {
-  return service_stage(id, (struct atsk_span){NULL, 0}, name, port, true);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service_name(&writer.records, id, name, port);
 }
 
 enum atsk_status
 atsk_commit_service_drop(uint64_t id)
 {
-  return writer.commit == NULL ? ATSK_E_STATE : record_drop(&writer.records, RECORD_SERVICE, id);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_drop(&writer.records, ATSK_RECORD_SERVICE, id);
 }
 
 enum atsk_status
@@ -328,39 +259,46 @@ atsk_commit_certificate(uint64_t id, struct atsk_span chain_der, struct atsk_spa
   }
   struct atsk_certificate_material *material;
   enum atsk_status st = atsk_certificate_material_create(writer.parser, chain_der, key_der, &material);
-  if (st != ATSK_OK) {
-    return st;
-  }
-  struct record *record = record_wanted(&writer.records, RECORD_CERTIFICATE, id);
-  if (record == NULL) {
-    atsk_certificate_material_destroy(material);
-    return ATSK_E_NOMEM;
-  }
-  record_stage(&writer.records, record, material);
-  return ATSK_OK;
+  return st == ATSK_OK ? atsk_records_certificate(&writer.records, id, material) : st;
 }
 
 enum atsk_status
 atsk_commit_certificate_empty(uint64_t id)
 {
-  if (writer.commit == NULL) {
-    return ATSK_E_STATE;
-  }
-  struct record *record = record_wanted(&writer.records, RECORD_CERTIFICATE, id);
-  if (record == NULL) {
-    return ATSK_E_NOMEM;
-  }
-  record_stage(&writer.records, record, NULL);
-  return ATSK_OK;
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_certificate(&writer.records, id, NULL);
 }
 
 enum atsk_status
 atsk_commit_certificate_drop(uint64_t id)
 {
-  return writer.commit == NULL ? ATSK_E_STATE : record_drop(&writer.records, RECORD_CERTIFICATE, id);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_drop(&writer.records, ATSK_RECORD_CERTIFICATE, id);
 }
 
 /* --- staging: virtual hosts and TLS policies ------------------------------------------------------------------------------------ */
+
+/* The place that a caller means, if `host` is as a place of this kind needs it: in the form that lookups use, or empty. */
+static enum atsk_status
+place_of(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host, struct atsk_place *out)
+{
+  if (place == ATSK_PLACE_EXACT || place == ATSK_PLACE_WILDCARD) {
+    struct atsk_host normal;
+    if (host.len == 0 || atsk_host_normalise(host, &normal) != ATSK_REQUEST_FINE || normal.len != host.len ||
+        memcmp(normal.bytes, host.ptr, host.len) != 0) {
+      return ATSK_E_HOST;
+    }
+  } else if (place != ATSK_PLACE_NO_HOST && place != ATSK_PLACE_FALLBACK) {
+    return ATSK_E_RANGE;
+  } else if (host.len != 0) {
+    return ATSK_E_HOST;
+  }
+  *out = (struct atsk_place){
+    .host        = host,
+    .kind        = place == ATSK_PLACE_EXACT ? ATSK_HOST_EXACT : ATSK_HOST_WILDCARD,
+    .is_fallback = place == ATSK_PLACE_FALLBACK,
+    .local_port  = local_port,
+  };
+  return ATSK_OK;
+}
 
 /* A blob's bytes may come at any address; validation and reading want them 8-aligned.  *copy is to be freed. */
 static enum atsk_status
@@ -390,24 +328,17 @@ atsk_commit_vhost(uint16_t local_port, enum atsk_vhost_place place, struct atsk_
   if (writer.commit == NULL) {
     return ATSK_E_STATE;
   }
-  void *copy;
-  struct vhost *vhost = NULL;
-  enum atsk_status st = place_check(place, host);
+  struct atsk_place at;
+  enum atsk_status st = place_of(local_port, place, host, &at);
   if (st != ATSK_OK) {
     return st;
   }
+  void *copy;
   st = blob_check(&blob, n_services, n_routes, &copy);
   if (st == ATSK_OK) {
-    st = vhost_create(&writer.records, blob, service_ids, n_services, route_ids, n_routes, &vhost);
+    st = atsk_places_vhost(&writer.commit->places, &at, blob, service_ids, n_services, route_ids, n_routes);
   }
   free(copy);
-  if (st != ATSK_OK) {
-    return st;
-  }
-  struct atsk_published_vhost *former = NULL;
-  struct listener_edit *listener      = listener_edit_of(writer.commit, local_port, true);
-  st = listener == NULL ? ATSK_E_NOMEM : vhost_place(listener, place, host, &vhost->published, &former);
-  placed_replace(&writer.records, st == ATSK_OK ? placed_of_vhost(former) : &vhost->placed);
   return st;
 }
 
@@ -417,54 +348,27 @@ atsk_commit_vhost_drop(uint16_t local_port, enum atsk_vhost_place place, struct 
   if (writer.commit == NULL) {
     return ATSK_E_STATE;
   }
-  enum atsk_status st                 = place_check(place, host);
-  struct atsk_published_vhost *former = NULL;
-  struct listener_edit *listener      = st == ATSK_OK ? listener_edit_of(writer.commit, local_port, false) : NULL;
-  if (listener != NULL) {
-    st = vhost_place(listener, place, host, NULL, &former);
-  }
-  if (st == ATSK_OK) {
-    placed_replace(&writer.records, placed_of_vhost(former));
-  }
-  return st == ATSK_OK && former == NULL ? ATSK_MISS : st;
+  struct atsk_place at;
+  enum atsk_status st = place_of(local_port, place, host, &at);
+  return st == ATSK_OK ? atsk_places_vhost_drop(&writer.commit->places, &at) : st;
 }
 
 enum atsk_status
 atsk_commit_tls(uint16_t local_port, enum atsk_vhost_place place, struct atsk_str host, const uint64_t *certificate_ids,
                 uint32_t n_certificates)
 {
-  struct records *records = &writer.records;
   if (writer.commit == NULL) {
     return ATSK_E_STATE;
   }
-  enum atsk_status st = place_check(place, host);
+  struct atsk_place at;
+  enum atsk_status st = place_of(local_port, place, host, &at);
   if (st != ATSK_OK) {
     return st;
   }
   if (place == ATSK_PLACE_NO_HOST || n_certificates == 0) {
     return ATSK_E_RANGE;
   }
-  struct policy *policy = malloc(sizeof *policy + n_certificates * sizeof(struct atsk_certificate *));
-  if (policy == NULL) {
-    return ATSK_E_NOMEM;
-  }
-  policy->placed                   = (struct placed){.is_vhost = false};
-  policy->published.n_certificates = n_certificates;
-  for (uint32_t i = 0; i < n_certificates; i++) {
-    struct record *record = record_find(records, RECORD_CERTIFICATE, certificate_ids[i]);
-    if (record == NULL) {
-      free(policy);
-      return ATSK_E_UNKNOWN;
-    }
-    policy->published.certificates[i] = record->object;
-  }
-  placed_refs(records, &policy->placed, true);
-  placed_add(&records->made, &policy->placed);
-  struct atsk_tls_policy *former = NULL;
-  struct listener_edit *listener = listener_edit_of(writer.commit, local_port, true);
-  st = listener == NULL ? ATSK_E_NOMEM : policy_place(listener, place, host, &policy->published, &former);
-  placed_replace(records, st == ATSK_OK ? placed_of_policy(former) : &policy->placed);
-  return st;
+  return atsk_places_policy(&writer.commit->places, &at, certificate_ids, n_certificates);
 }
 
 enum atsk_status
@@ -473,20 +377,18 @@ atsk_commit_tls_drop(uint16_t local_port, enum atsk_vhost_place place, struct at
   if (writer.commit == NULL) {
     return ATSK_E_STATE;
   }
-  enum atsk_status st            = place == ATSK_PLACE_NO_HOST ? ATSK_E_RANGE : place_check(place, host);
-  struct atsk_tls_policy *former = NULL;
-  struct listener_edit *listener = st == ATSK_OK ? listener_edit_of(writer.commit, local_port, false) : NULL;
-  if (listener != NULL) {
-    st = policy_place(listener, place, host, NULL, &former);
-  }
-  if (st == ATSK_OK) {
-    placed_replace(&writer.records, placed_of_policy(former));
-  }
-  return st == ATSK_OK && former == NULL ? ATSK_MISS : st;
+  struct atsk_place at;
+  enum atsk_status st = place == ATSK_PLACE_NO_HOST ? ATSK_E_RANGE : place_of(local_port, place, host, &at);
+  return st == ATSK_OK ? atsk_places_policy_drop(&writer.commit->places, &at) : st;
 }
 
 enum atsk_status
 atsk_commit_supersede(void)
 {
-  return writer.commit == NULL ? ATSK_E_STATE : supersede(writer.commit, &writer.records, root_current());
+  if (writer.commit == NULL) {
+    return ATSK_E_STATE;
+  }
+  enum atsk_status st = atsk_places_supersede(&writer.commit->places, root_current());
+  atsk_records_supersede(&writer.records);
+  return st;
 }

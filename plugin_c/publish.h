@@ -13,34 +13,10 @@
 #include "atsk_base.h"
 #include "certificates.h"
 #include "endpoints.h"
+#include "places.h"
 #include "trie.h"
 
 ATSK_BEGIN_DECLS
-
-/* Runtime state of a route, keyed by its identity, which outlives commits (counters now; cache generation later). */
-struct atsk_route_state;
-
-/* A virtual host as readers see it: its blob and the stable objects that the blob's indexes mean. */
-struct atsk_published_vhost {
-  struct atsk_span blob; /* validated */
-  struct atsk_service *const *services;
-  struct atsk_route_state *const *routes;
-};
-
-/* What one local port serves.  Today one listener, port 0: every port.  Gateways will bring others. */
-struct atsk_listener {
-  uint16_t local_port; /* host order; 0: any port that has no listener of its own */
-  const struct atsk_trie_node *hosts;
-  struct atsk_published_vhost *no_host;  /* rules without a host: requests whose host is in no trie node; or NULL */
-  struct atsk_published_vhost *fallback; /* the global default backend: unmatched hosts, and path misses; or NULL */
-  struct atsk_tls_policy *default_tls;   /* for a SNI that no host matches, and for none; or NULL */
-};
-
-struct atsk_table {
-  uint64_t version; /* counts commits, from 1 */
-  uint32_t n_listeners;
-  const struct atsk_listener *listeners; /* sorted by local_port */
-};
 
 /* --- readers ------------------------------------------------------------------------------------------------------------- */
 

@@ -10,6 +10,8 @@
  * alone changes no meaning, so an edit that runs out of memory halfway up a path is as good as before the call. */
 #include "trie.h"
 
+#include "retire.h"
+#include "siphash.h"
 #include "trie_nodes.h"
 
 #include <stdbool.h>
@@ -45,6 +47,15 @@ root_key(const struct atsk_trie_node *root)
   return key;
 }
 
+/* Which of a node's two values. */
+enum { HALF_VHOST = 0, HALF_TLS = 1 };
+
+static struct atsk_trie_value
+value_of(void *const halves[2])
+{
+  return (struct atsk_trie_value){halves[HALF_VHOST], halves[HALF_TLS]};
+}
+
 void
 atsk_trie_lookup(const struct atsk_trie_node *root, struct atsk_str host, struct atsk_trie_value *exact,
                  struct atsk_trie_value *wildcard)
@@ -59,15 +70,15 @@ atsk_trie_lookup(const struct atsk_trie_node *root, struct atsk_str host, struct
   while (host.len > 0) { /* at most ATSK_LABELS_MAX times: the trie is no deeper */
     const struct atsk_trie_node *parent = node;
     struct atsk_str label               = label_take(&host);
-    node                                = child_find(parent, &key, label);
+    node                                = atsk_trie_child_find(parent, &key, label);
     if (host.len == 0) {
-      *wildcard = parent->wildcard;
+      *wildcard = value_of(parent->wildcard);
     }
     if (node == NULL) {
       return;
     }
   }
-  *exact = node->exact;
+  *exact = value_of(node->exact);
 }
 
 /* What a walk over all of a trie carries along. */
@@ -78,10 +89,11 @@ struct walk {
 };
 
 static bool
-value_visit(const struct walk *walk, size_t start, enum atsk_host_kind kind, const struct atsk_trie_value *value)
+value_visit(const struct walk *walk, size_t start, enum atsk_host_kind kind, void *const halves[2])
 {
-  const struct atsk_str host = {walk->host + start, sizeof walk->host - start};
-  return (value->vhost == NULL && value->tls == NULL) || walk->visit(walk->context, host, kind, value);
+  const struct atsk_str host         = {walk->host + start, sizeof walk->host - start};
+  const struct atsk_trie_value value = value_of(halves);
+  return (value.vhost == NULL && value.tls == NULL) || walk->visit(walk->context, host, kind, &value);
 }
 
 /* Visits the subtree in `s`, whose parents' labels begin at `start`.  Recursion: labels times hash steps deep. */
@@ -107,7 +119,7 @@ slot_visit(struct walk *walk, slot s, size_t start)
   }
   start -= node->label_len;
   memcpy(walk->host + start, node->label, node->label_len);
-  return value_visit(walk, start, ATSK_HOST_EXACT, &node->exact) && value_visit(walk, start, ATSK_HOST_WILDCARD, &node->wildcard) &&
+  return value_visit(walk, start, ATSK_HOST_EXACT, node->exact) && value_visit(walk, start, ATSK_HOST_WILDCARD, node->wildcard) &&
          slot_visit(walk, node->children, start);
 }
 
@@ -177,15 +189,15 @@ struct place {
 static void **
 value_half(struct atsk_trie_node *node, const struct place *place)
 {
-  struct atsk_trie_value *value = place->kind == ATSK_HOST_EXACT ? &node->exact : &node->wildcard;
-  return place->is_tls ? (void **)(void *)&value->tls : (void **)(void *)&value->vhost;
+  void **halves = place->kind == ATSK_HOST_EXACT ? node->exact : node->wildcard;
+  return &halves[place->is_tls ? HALF_TLS : HALF_VHOST];
 }
 
 static bool
 node_leads_nowhere(const struct atsk_trie_node *node)
 {
-  return node->children == 0 && node->exact.vhost == NULL && node->exact.tls == NULL && node->wildcard.vhost == NULL &&
-         node->wildcard.tls == NULL;
+  return node->children == 0 && node->exact[HALF_VHOST] == NULL && node->exact[HALF_TLS] == NULL &&
+         node->wildcard[HALF_VHOST] == NULL && node->wildcard[HALF_TLS] == NULL;
 }
 
 /* A chain of own nodes for labels[from..n), each the only child of the one before; the last gets `value`. */
@@ -194,7 +206,7 @@ chain_create(const struct atsk_trie_edit *edit, const struct place *place, unsig
 {
   struct atsk_trie_node *top = NULL;
   for (unsigned i = place->labels.n; i-- > from;) {
-    struct atsk_trie_node *node = node_create(edit, place->labels.items[i]);
+    struct atsk_trie_node *node = atsk_trie_node_create(edit, place->labels.items[i]);
     if (node == NULL) {
       while (top != NULL) {
         struct atsk_trie_node *below = slot_node(top->children);
@@ -218,11 +230,11 @@ root_own(struct atsk_trie_edit *edit)
 {
   struct atsk_trie_node *root;
   if (edit->root != NULL) {
-    root = node_own(edit, edit->root, true);
+    root = atsk_trie_node_own(edit, edit->root, true);
   } else {
     char key[sizeof edit->key];
     memcpy(key, &edit->key, sizeof key);
-    root = node_create(edit, (struct atsk_str){key, sizeof key});
+    root = atsk_trie_node_create(edit, (struct atsk_str){key, sizeof key});
     if (root != NULL) {
       root->label_len = 0;
     }
@@ -238,8 +250,7 @@ static void
 path_prune(struct atsk_trie_edit *edit, struct atsk_trie_node **path, const struct labels *labels, unsigned n)
 {
   for (; n > 0 && node_leads_nowhere(path[n]); n--) {
-    struct atsk_str label = labels->items[n - 1];
-    child_remove(edit, &path[n - 1]->children, label_hash(&edit->key, label), label, 0);
+    atsk_trie_child_remove(edit, path[n - 1], labels->items[n - 1]);
     free(path[n]);
   }
   if (n == 0 && node_leads_nowhere(path[0])) {
@@ -255,7 +266,7 @@ value_set(struct atsk_trie_edit *edit, const struct place *place, void *value, v
   if (value == NULL) { /* what is not there is not copied */
     const struct atsk_trie_node *node = edit->root;
     for (unsigned i = 0; node != NULL && i < labels->n; i++) {
-      node = child_find(node, &edit->key, labels->items[i]);
+      node = atsk_trie_child_find(node, &edit->key, labels->items[i]);
     }
     if (node == NULL || *value_half((struct atsk_trie_node *)(uintptr_t)node, place) == NULL) {
       *former = NULL;
@@ -268,9 +279,9 @@ value_set(struct atsk_trie_edit *edit, const struct place *place, void *value, v
   struct atsk_trie_node *path[ATSK_LABELS_MAX + 1];
   path[0] = edit->root;
   for (unsigned i = 0; i < labels->n; i++) {
-    if (child_find(path[i], &edit->key, labels->items[i]) == NULL) {
+    if (atsk_trie_child_find(path[i], &edit->key, labels->items[i]) == NULL) {
       struct atsk_trie_node *chain = chain_create(edit, place, i, value);
-      if (chain == NULL || !child_insert(edit, path[i], chain)) {
+      if (chain == NULL || !atsk_trie_child_insert(edit, path[i], chain)) {
         while (chain != NULL) {
           struct atsk_trie_node *below = slot_node(chain->children);
           free(chain);
@@ -282,11 +293,11 @@ value_set(struct atsk_trie_edit *edit, const struct place *place, void *value, v
       *former = NULL;
       return ATSK_OK;
     }
-    slot *at = child_slot_own(edit, path[i], labels->items[i]);
+    slot *at = atsk_trie_child_slot_own(edit, path[i], labels->items[i]);
     if (at == NULL) {
       return ATSK_E_NOMEM;
     }
-    struct atsk_trie_node *own = node_own(edit, slot_node(*at), false);
+    struct atsk_trie_node *own = atsk_trie_node_own(edit, slot_node(*at), false);
     if (own == NULL) {
       return ATSK_E_NOMEM;
     }
@@ -337,12 +348,12 @@ atsk_trie_edit_value(const struct atsk_trie_edit *edit, struct atsk_str host, en
 {
   const struct atsk_trie_node *node = edit->root;
   while (node != NULL && host.len > 0) {
-    node = child_find(node, &edit->key, label_take(&host));
+    node = atsk_trie_child_find(node, &edit->key, label_take(&host));
   }
   if (node == NULL) {
     return (struct atsk_trie_value){NULL, NULL};
   }
-  return kind == ATSK_HOST_EXACT ? node->exact : node->wildcard;
+  return value_of(kind == ATSK_HOST_EXACT ? node->exact : node->wildcard);
 }
 
 const struct atsk_trie_node *
@@ -354,38 +365,13 @@ atsk_trie_edit_finish(struct atsk_trie_edit *edit, struct atsk_trie_garbage **ga
   return root;
 }
 
-/* Frees the subtree in `s`: all of it, or, with `number` not 0, what that edit made.  Recursion: labels times hash steps deep. */
-static void
-slot_free(slot s, uint64_t number)
-{
-  if (s == 0) {
-    return;
-  }
-  if (slot_is_branch(s)) {
-    struct branch *branch = slot_branch_own(s);
-    if (number == 0 || branch->stamp.edit == number) {
-      unsigned n = count_bits(branch->bitmap);
-      for (unsigned i = 0; i < n; i++) {
-        slot_free(branch->slots[i], number);
-      }
-      free(branch);
-    }
-    return;
-  }
-  struct atsk_trie_node *node = slot_node(s);
-  if (number == 0 || node->stamp.edit == number) {
-    slot_free(node->children, number);
-    free(node);
-  }
-}
-
 void
 atsk_trie_edit_drop(struct atsk_trie_edit *edit)
 {
   if (edit == NULL) {
     return;
   }
-  slot_free(node_slot(edit->root), edit->number);
+  atsk_trie_slot_free(node_slot(edit->root), edit->number);
   while (edit->garbage != NULL) { /* live again; this edit's number, which no object has any more, keeps the root's the greatest */
     struct atsk_trie_garbage *garbage = edit->garbage;
     edit->garbage                     = garbage->stamp.next;
@@ -407,5 +393,5 @@ atsk_trie_garbage_free(struct atsk_trie_garbage *garbage)
 void
 atsk_trie_free_all(const struct atsk_trie_node *root)
 {
-  slot_free(node_slot(root), 0);
+  atsk_trie_slot_free(node_slot(root), 0);
 }

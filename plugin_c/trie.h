@@ -12,8 +12,18 @@
 ATSK_BEGIN_DECLS
 
 struct atsk_trie_node;
-struct atsk_published_vhost; /* publish.h */
-struct atsk_tls_policy;      /* certificates.h */
+struct atsk_service;    /* endpoints.h */
+struct atsk_tls_policy; /* certificates.h */
+
+/* Runtime state of a route, keyed by its identity, which outlives commits (counters now; cache generation later). */
+struct atsk_route_state;
+
+/* A virtual host as readers see it: its blob and the stable objects that the blob's indexes mean. */
+struct atsk_published_vhost {
+  struct atsk_span blob; /* validated */
+  struct atsk_service *const *services;
+  struct atsk_route_state *const *routes;
+};
 
 /* What a host name leads to.  Either pointer may be NULL. */
 struct atsk_trie_value {

@@ -24,9 +24,12 @@ CORE = tuple(
     for name in (
         "request",
         "vhost",
+        "trie_nodes",
         "trie",
         "endpoints",
         "certificates",
+        "records",
+        "places",
         "publish",
         "match",
         "stats",
