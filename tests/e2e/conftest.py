@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -9,14 +10,28 @@ from pathlib import Path
 import pytest
 
 from deploy.compile import Build
+from deploy.prerequisites import PrerequisiteError
 from tests.e2e.cluster import MANDATORY, OPTIONAL, Cluster, watching
-from tests.harness import podnet
+from tests.harness import controlplane_build, podnet
 from tests.harness.ats import Ats
 from tests.harness.authority import Authority
 from tests.harness.controlplane import ControlPlane
 from tests.harness.podnet import PodNet
 
+E2E = Path(__file__).resolve().parent
 USERS = ("ingress", "narrow")  # the session's server; tests that allow less
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have the control plane's programs before the first test's clock starts: building them takes minutes once.
+
+    If that fails, the first fixture that wants them says why.
+    """
+    if item.path.is_relative_to(E2E):
+        with contextlib.suppress(controlplane_build.BuildError, PrerequisiteError):
+            controlplane_build.build()
+    return (yield)
 
 
 @pytest.fixture(scope="session")
