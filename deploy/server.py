@@ -129,7 +129,7 @@ def make_tree(
         remap: the lines of remap.config.
         plugins: the lines of plugin.config.
         records: proxy.config.* values, over those in deploy/ats/records.config.
-        cache_mb: size of the disk cache in MiB; 0 makes none.  Traffic Server 9.2 makes none below 32.
+        cache_mb: size of the disk cache in MiB; 0 makes none, else at least 16: 9.2.9 ends with a crash at 1.
         samples: the directory whose files are copied to etc/.
 
     Raises:

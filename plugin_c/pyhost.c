@@ -341,9 +341,3 @@ atsk_pyhost_start(enum atsk_plugin plugin, int argc, const char *const argv[], i
   pthread_mutex_unlock(&host.lock);
   return status == ATSK_OK ? atsk_controller_wait_first_table(wait_ms, why, why_size) : status;
 }
-
-bool
-atsk_pyhost_ready(void)
-{
-  return atsk_controller_ready();
-}

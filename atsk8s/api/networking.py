@@ -70,7 +70,7 @@ class IngressBackend(msgspec.Struct, frozen=True, gc=False):
 
 
 class HTTPIngressPath(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """One path of a rule.  `path_type` is any string: an unknown one costs this path, not the Ingress."""
+    """One path of a rule.  `path_type` is any string: what an unknown one costs is the model's to say."""
 
     path: Text = ""
     path_type: Text = ""

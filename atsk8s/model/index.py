@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from atsk8s.api.meta import ObjectKey
@@ -91,10 +91,6 @@ class References(Generic[H]):
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    def counts(self) -> Mapping[H, int]:
-        """For tests: every thing that is referred to, and how often."""
-        return self._counts
 
     def add(self, thing: H) -> bool:
         """True if it is the first reference."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.model.ir import Endpoint, PathMatchKind, Rule, ServiceKey
 
 Precedence: TypeAlias = tuple[int, str]
-
-FIRST: Final[Precedence] = (-1, "")  # before every object
 
 
 def object_precedence(created_s: int, key: ObjectKey) -> Precedence:

@@ -396,10 +396,6 @@ class Model:
             empty_certificates=frozenset(key for key, one in self._certificates.items() if one is None),
         )
 
-    def is_ours(self, key: ObjectKey) -> bool:
-        """Whether there is such an Ingress and its class is ours; else it has no verdict."""
-        return key in self._claims
-
     def verdict(self, ref: ObjectRef) -> tuple[Condition, ...]:
         """What is wrong with one object, sorted; () is "accepted".
 

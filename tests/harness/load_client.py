@@ -7,6 +7,7 @@ What is not the expected answer, whole, in time, is a failure; nothing is retrie
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import base64
 import contextlib
@@ -75,7 +76,7 @@ class Tally:
         return said
 
 
-class Client:
+class Client(abc.ABC):
     """One connection after another to the same place, one request at a time."""
 
     def __init__(self, plan: dict[str, Any], tally: Tally, stopping: asyncio.Event) -> None:
@@ -162,12 +163,12 @@ class Client:
         if request["app"] is not None and app != request["app"]:
             raise FailureError("wrong app", f"expected {request['app']}, got {app}")
 
-    async def opened(self, request: dict[str, Any]) -> None:
+    async def opened(self, request: dict[str, Any]) -> None:  # noqa: B027  # HTTP/1.1 has nothing to say first
         """Begin on a new connection."""
 
+    @abc.abstractmethod
     async def exchange(self, request: dict[str, Any]) -> bool:
         """Send a request, take its answer; say whether the connection lives on."""
-        raise NotImplementedError
 
 
 class Http1Client(Client):

@@ -16,4 +16,3 @@ class Progress:
     n_relists: int = 0  # complete lists taken in after the first
     n_events: int = 0  # without bookmarks
     n_requests: int = 0
-    n_watches: int = 0

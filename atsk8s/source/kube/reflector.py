@@ -345,7 +345,6 @@ class Reflector(Generic[K]):
 
     def _open_watch(self, query: dict[str, str], silence_s: float) -> Response:
         response = self._get(query, silence_s)
-        self.progress.n_watches += 1
         self._opened_at = self._clock()
         self._contact()
         return response
