@@ -33,7 +33,7 @@ def demo(arguments: List[str]) -> int:
 
 
 def test(arguments: List[str]) -> int:
-    """[KIND...] [--require-all] [--soak [N]] [-- PYTEST ARGUMENTS]: run the tests; skips only what this machine cannot do"""
+    """[KIND...] [--require-all] [--soak MINUTES] [--starts N] [--document] [-- PYTEST ARGUMENTS]: run the tests"""
     from tests import suite
 
     return suite.main(arguments)
@@ -85,16 +85,23 @@ def bench(arguments: List[str]) -> int:
 
 
 def fuzz(arguments: List[str]) -> int:
-    """--minutes N: feed mutated blobs and requests to the C readers, N minutes a target; crashes are kept as files"""
+    """--minutes N [TARGET...] | --replay TARGET FILE...: feed mutated bytes to every parser of outside input, N minutes a target"""
     parser = _parser("fuzz", fuzz)
-    parser.add_argument("--minutes", type=float, required=True, metavar="N", help="minutes for each target; fractions are fine")
-    minutes = parser.parse_args(arguments).minutes
-    if not 0 < minutes < 1e6:
-        parser.error(f"--minutes={minutes:g}: expected a number above 0")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--minutes", type=float, metavar="N", help="minutes for each target; fractions are fine")
+    wanted.add_argument(
+        "--replay", nargs="+", metavar="TARGET FILE", help="run files, of a crash for instance, through a target once"
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="with --minutes: these alone; they are tests/fuzz/fuzz_*")
+    given = parser.parse_args(arguments)
+    if given.minutes is not None and not 0 < given.minutes < 1e6:
+        parser.error(f"--minutes={given.minutes:g}: expected a number above 0")
     prerequisites.ensure_packages(prerequisites.FUZZ, purpose="fuzz")
     from tests.fuzz import fuzzing
 
-    return int(fuzzing.run(minutes))
+    if given.replay:
+        return int(fuzzing.repeat(given.replay[0], [Path(file) for file in given.replay[1:]]))
+    return int(fuzzing.run(given.minutes, given.targets))
 
 
 def image(arguments: List[str]) -> int:
