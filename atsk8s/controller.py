@@ -23,7 +23,7 @@ from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey, VirtualHost
 from atsk8s.model.state import Model
 from atsk8s.source.interface import KindStatus, Source, is_synced
-from atsk8s.source.kinds import KINDS, AnyKind
+from atsk8s.source.kinds import INGRESS_CLASS, KINDS, AnyKind
 from atsk8s.source.store import Change
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ START_RETRY_S: Final = 5.0  # between attempts at a source that cannot work as c
 UNSYNCED_ROUND_S: Final = 0.01  # how often it is looked whether the first lists are in: a start waits for no timer longer than this
 VERDICT_REST_S: Final = 1.0  # how long a condition must stand before it is worth a log line
 IDLE_ROUND_S: Final = 1.0  # how often an idle controller goes round, for its heartbeat and for certificates that expire
+_LOAD_ORDER: Final = (INGRESS_CLASS, *(kind for kind in KINDS if kind is not INGRESS_CLASS))  # else it has its Ingresses read twice
 LOGGED_VERDICTS_MAX: Final = 20  # lines one round may log about objects; the rest is counted, and stands in /conditions
 REBUILD_BACKOFF_S: Final = (0.1, 0.5, 2.0, 10.0)  # after the first, second, ... failed commit in a row
 
@@ -131,6 +132,7 @@ class Controller:
         # dict operation, by the source's threads and by us.
         self._dirty: dict[tuple[AnyKind, ObjectKey], None] = {}
         self._dirty_lock = threading.Lock()
+        self._is_unread = True  # nothing was taken from the stores yet: the first round takes all there is
         self._rebuild = True
         self._failures_in_a_row = 0
         self._n_lost = 0
@@ -184,8 +186,9 @@ class Controller:
 
     def _on_change(self, kind: AnyKind, changes: Sequence[Change[Any]], /) -> None:
         with self._dirty_lock:
-            for change in changes:
-                self._dirty[kind, change.key] = None
+            if not self._is_unread:
+                for change in changes:
+                    self._dirty[kind, change.key] = None
         self._bell.ring()
 
     # --- the controller's thread ----------------------------------------------------------------------------------------------
@@ -283,15 +286,17 @@ class Controller:
     def _commit(self) -> int | None:
         with self._dirty_lock:
             dirty, self._dirty = self._dirty, {}
-        n_lost = sum(kind.n_listener_errors for kind in self._source.kinds())
+            self._is_unread = False
+        n_lost = sum(self._source.store(kind).n_listener_errors for kind in KINDS)
         if n_lost != self._n_lost:  # a change was not noted: which one is unknown
             self._n_lost, self._rebuild = n_lost, True
         now = self._wall_clock()
         with self._model_lock:
             if self._rebuild:
-                self._load_all()
-            for kind, key in dirty:
-                self._model.put(kind, key, self._source.store(kind).get(key))
+                self._load_all()  # and with it what is dirty: a key is noted after its store shows the change
+            else:
+                for kind, key in dirty:
+                    self._model.put(kind, key, self._source.store(kind).get(key))
             changes = self._model.drain(now_s=int(now))
             self._verdict_log.tell(self._model.verdict)
             changes = self._hold.apply(changes, self._model.is_seen) if self._is_live else changes
@@ -310,7 +315,7 @@ class Controller:
         """Everything anew from the stores: at the start, and after a commit that failed."""
         self._model.reset()
         self._hold.reset()
-        for kind in KINDS:
+        for kind in _LOAD_ORDER:
             for key, obj in self._source.store(kind).snapshot().items():
                 self._model.put(kind, key, obj)
 

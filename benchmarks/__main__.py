@@ -1,4 +1,7 @@
-"""`python3 build.py bench [GROUP...] [--quick] [--json FILE] [--peers]`: measure, and print one row a figure."""
+"""`python3 build.py bench [GROUP...] [--quick] [--json FILE] [--peers]`: measure, and print one row a figure.
+
+A group, or a part of one, that fails is a row that says so; the rest goes on.  `--report FILE` makes documentation of a run.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import figures, machine
+from benchmarks import figures, machine, packages, plots, report
 from benchmarks.figures import Row
-from benchmarks.run import Run
+from benchmarks.results import Results
+from benchmarks.run import Effort, Run
 from deploy import server
 from deploy.prerequisites import say
 
@@ -25,47 +29,59 @@ GROUPS = ("request", "lookup", "propagation", "scale", "tls")
 def main() -> int:
     """Run the groups asked for.  0 unless a measurement itself failed; a target that is missed is a figure, not a failure."""
     arguments = _parser().parse_args()
+    if arguments.report is not None:
+        return _documented(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))  # every server is ended on the way out
-    groups = [group for group in GROUPS if group in arguments.groups or not arguments.groups]
-    report = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(["build.py", "bench", *sys.argv[1:]])}
-    report.update(machine.facts())
-    for name, text in report.items():
+    facts = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": shlex.join(["build.py", "bench", *sys.argv[1:]])}
+    facts.update(machine.facts())
+    for name, text in facts.items():
         print(f"{name}: {text}")
-    rows: list[Row] = []
-    failures: list[str] = []
-    for group in groups:
+    results = Results(arguments.json, facts)
+    effort = Effort.TRIAL if arguments.trial else Effort.QUICK if arguments.quick else Effort.FULL
+    for group in [group for group in GROUPS if group in arguments.groups or not arguments.groups]:
         print(f"\n{figures.header()}", flush=True)
-        try:
-            for row in _measured(group, quick=arguments.quick, peers=arguments.peers):
-                rows.append(row)
-                print(figures.line(row), flush=True)
-        except Exception as error:  # one group's failure costs that group; its traceback is the diagnosis
-            traceback.print_exc()
-            failures.append(f"{group}: {type(error).__name__}: {error}")
-    if arguments.json is not None:
-        report["ended"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        document = {**report, "rows": [row.as_json() for row in rows], "failures": failures}
-        arguments.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    short = sum(row.verdict == "short" for row in rows)
-    met = sum(row.verdict == "met" for row in rows)
-    say(f"bench: {len(rows)} figures; targets: {met} met, {short} short; {len(failures)} groups failed")
-    for failure in failures:
-        print(f"bench: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+        began_s = time.monotonic()
+        for row in _measured(group, effort=effort, peers=arguments.peers):
+            results.add(row)
+            print(figures.line(row), flush=True)
+        results.end(group, time.monotonic() - began_s, packages.versions())
+        say(f"bench: {group}: {(time.monotonic() - began_s) / 60:.1f} min")
+    if arguments.json is not None and arguments.plots is not None:
+        plots.draw(results.document(), arguments.plots)
+    met, short, failed = (results.count(verdict) for verdict in ("met", "short", "failed"))
+    say(f"bench: {len(results.rows)} figures; targets: {met} met, {short} short; {failed} failed")
+    return 1 if failed else 0
 
 
-def _measured(group: str, *, quick: bool, peers: bool) -> Iterator[Row]:
-    module = importlib.import_module(f"benchmarks.{group}")
-    with server.scratch_directory(f"atsk8s-bench-{group}-") as scratch:
-        yield from module.run(Run(scratch=scratch, quick=quick, peers=peers))
+def _measured(group: str, *, effort: Effort, peers: bool) -> Iterator[Row]:
+    try:
+        module = importlib.import_module(f"benchmarks.{group}")
+        with server.scratch_directory(f"atsk8s-bench-{group}-") as scratch:
+            yield from module.run(Run(scratch=scratch, effort=effort, peers=peers))
+    except Exception as error:  # one group's failure costs that group; its traceback is the diagnosis
+        traceback.print_exc()
+        yield figures.failed(group, "all of it", error)
+
+
+def _documented(arguments: argparse.Namespace) -> int:
+    """Write what a run found into the documentation, with its plots."""
+    document = json.loads(arguments.report.read_text(encoding="utf-8"))
+    drawn = plots.draw(document, arguments.plots or report.DOCUMENT.parent)
+    report.write(document, report.DOCUMENT, drawn)
+    say(f"bench: {report.DOCUMENT}: {len(document['rows'])} figures, {len(drawn)} plots")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build.py bench", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", type=_group, help=f"of {', '.join(GROUPS)}; none: all")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, fewer variants")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="fewer and shorter runs, fewer variants")
+    effort.add_argument("--trial", action="store_true", help="all variants, each for a moment: to see that they work")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there, after every figure")
     parser.add_argument("--peers", action="store_true", help="also build Contour with Envoy, and Traefik, and measure them alike")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="with --json or --report: where the plots go; else docs/")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing: write FILE of --json into docs/benchmarks.md")
     return parser
 
 

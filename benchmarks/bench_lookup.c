@@ -1,5 +1,11 @@
-/* Nanoseconds per routing decision (normalise host and path, match, choose the service), the same with an endpoint picked and given
- * back, cost of a commit, bytes per route.  Prints JSON lines, one figure each; `build.py bench lookup` runs it.  Usage: bench_lookup [--quick] */
+/*
+ * Nanoseconds per routing decision (normalise host and path, match, choose the service), the same with an endpoint picked and given
+ * back, cost of a commit, bytes per route.  Prints JSON lines, one figure each; `build.py bench lookup` runs it.
+ *
+ * Usage: bench_lookup [--quick]
+ *        bench_lookup --count HOSTS    nothing is timed: each series of questions is asked once, by a function of its own, for a
+ *                                      tool that counts instructions (benchmarks/lookup.py: callgrind)
+ */
 #include "../tests/c/staging.h"
 #include "match.h"
 
@@ -11,9 +17,18 @@
 #include <stdio.h>
 #include <time.h>
 
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h> /* its requests are no-ops where callgrind does not run */
+#else
+#define CALLGRIND_START_INSTRUMENTATION
+#define CALLGRIND_STOP_INSTRUMENTATION
+#define CALLGRIND_DUMP_STATS_AT(name) (void)(name)
+#endif
+
 #define N_SERVICES 1000u
 #define BATCH 64u        /* decisions between two looks at the clock */
 #define N_BATCHES 20000u /* batches of one measurement; a tenth with --quick */
+#define COUNTED 4096u    /* decisions of one measurement under callgrind */
 
 struct question {
   char authority[64];
@@ -22,6 +37,7 @@ struct question {
 };
 
 static unsigned n_batches = N_BATCHES;
+static bool is_counting; /* instructions, under callgrind; nothing is timed */
 static atomic_bool is_over;
 
 static uint64_t
@@ -102,10 +118,30 @@ struct figures {
   double median_ns, p99_ns, mean_ns, found;
 };
 
+/* Asks `n` questions at random, instructions counted; the questions are drawn before. */
+static struct figures
+count(const struct question *questions, uint32_t n, uint64_t seed, bool has_endpoint)
+{
+  static struct question asked[COUNTED];
+  uint64_t random = seed | 1, n_found = 0;
+  for (unsigned i = 0; i < COUNTED; i++) {
+    asked[i] = questions[(next_random(&random) >> 32) % n];
+  }
+  CALLGRIND_START_INSTRUMENTATION;
+  for (unsigned i = 0; i < COUNTED; i++) {
+    n_found += decide(&asked[i], i, has_endpoint);
+  }
+  CALLGRIND_STOP_INSTRUMENTATION;
+  return (struct figures){.found = (double)n_found / COUNTED};
+}
+
 /* Asks `n` questions at random; each of BATCH decisions counts as its batch's mean. */
 static struct figures
 measure(const struct question *questions, uint32_t n, uint64_t seed, bool has_endpoint)
 {
+  if (is_counting) {
+    return count(questions, n, seed, has_endpoint);
+  }
   uint64_t *batches = malloc(n_batches * sizeof *batches);
   uint64_t random = seed | 1, total = 0, n_found = 0;
   static struct question asked[BATCH];
@@ -132,6 +168,12 @@ measure(const struct question *questions, uint32_t n, uint64_t seed, bool has_en
 static void
 report(const char *what, uint32_t n_hosts, const char *drawn, struct figures f)
 {
+  if (is_counting) {
+    char name[128];
+    snprintf(name, sizeof name, "%s/%s/%u/%.3f", what, drawn, COUNTED, f.found);
+    CALLGRIND_DUMP_STATS_AT(name);
+    return;
+  }
   printf("{\"figure\": \"%s\", \"hosts\": %u, \"drawn\": \"%s\", \"median_ns\": %.1f, \"p99_ns\": %.1f, \"mean_ns\": %.1f, "
          "\"found\": %.3f}\n",
          what, n_hosts, drawn, f.median_ns, f.p99_ns, f.mean_ns, f.found);
@@ -230,6 +272,11 @@ measure_table(uint32_t n_hosts, bool is_quick)
     }
   }
   static struct question others[1000];
+  for (uint32_t i = 0; i < 1000; i++) {
+    host_name(others[i].authority, sizeof others[i].authority, hot_host(i, n_hosts));
+    question_set(&others[i], "/app/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/page.html");
+  }
+  report("deep path", n_hosts, "hot 1000", measure(others, 1000, 17, false));
   for (uint32_t i = 0; i < 1000; i++) {
     snprintf(others[i].authority, sizeof others[i].authority, "no%u.ns%u.apps.example.com", i, i % 100);
     question_set(&others[i], "/app/page.html");
@@ -406,6 +453,15 @@ main(int argc, char **argv)
   n_batches                     = is_quick ? N_BATCHES / 10 : N_BATCHES;
   simple_blob                   = blob_build(&path, 1, ATSK_NONE, 1);
   table_base();
+  if (argc > 2 && strcmp(argv[1], "--count") == 0) {
+    is_counting = true;
+    n_hosts     = (uint32_t)strtoul(argv[2], NULL, 10);
+    table_grow(0, n_hosts);
+    atsk_reclaim_barrier();
+    measure_table(n_hosts, true);
+    free((void *)(uintptr_t)simple_blob.ptr);
+    return 0;
+  }
   for (unsigned s = 0; s < (is_quick ? 4 : 5); s++) {
     size_t before  = heap_bytes();
     uint64_t start = now_ns();

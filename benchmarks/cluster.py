@@ -42,30 +42,32 @@ class Cluster:
     _numbers: list[int] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def proxy(self, *, options: Sequence[str] = (), await_listening: bool = True, tls: bool = False) -> Generator[Proxy]:
+    def proxy(
+        self, *, options: Sequence[str] = (), await_listening: bool = True, tls: bool = False, port: int = PROXY_PORT
+    ) -> Generator[Proxy]:
         """Run our Traffic Server on the API server, listening at the node's address, while the block runs."""
         self._numbers.append(len(self._numbers))
         given = [f"--kubeconfig={self.kubeconfig}", f"--admin=127.0.0.1:{ADMIN_PORT}", *options]
         remap, plugins = traffic_server.plugin_lines(given, tls=tls)
         records: dict[str, server.RecordValue] = {} if os.geteuid() == 0 else {"proxy.config.admin.user_id": "#-1"}
         tree = server.make_tree(
-            self.scratch / f"ats-{self._numbers[-1]}", server_ports=f"{PROXY_PORT}", remap=remap, plugins=plugins, records=records
+            self.scratch / f"ats-{self._numbers[-1]}", server_ports=f"{port}", remap=remap, plugins=plugins, records=records
         )
         env = tree.environment({"ATSK8S_START_TIMEOUT_MS": str(traffic_server.START_TIMEOUT_MS)})
         started_s = time.monotonic()
         child = processes.start(self.net, tree.command, name="traffic_server", log_path=tree.output, env=env, cwd=tree.root)
         with processes.running(child):
             if await_listening:
-                self.await_listening(child)
-            yield Proxy(name="atsk8s", port=PROXY_PORT, pids=(child.pid,), started_s=started_s)
+                self.await_listening(child, port)
+            yield Proxy(name="atsk8s", port=port, pids=(child.pid,), started_s=started_s)
 
-    def await_listening(self, child: processes.Child) -> None:
+    def await_listening(self, child: processes.Child, port: int) -> None:
         """Wait until the proxy's port is open."""
-        child.await_ready("traffic_server listens", lambda: processes.is_listening(self.net, NODE_IP, PROXY_PORT), timeout_s=300)
+        child.await_ready("traffic_server listens", lambda: processes.is_listening(self.net, NODE_IP, port), timeout_s=300)
 
-    def probe(self) -> Probe:
+    def probe(self, port: int = PROXY_PORT) -> Probe:
         """Return a client of the proxy."""
-        return Probe(self.net, NODE_IP, PROXY_PORT)
+        return Probe(self.net, NODE_IP, port)
 
     def create(self, created: Iterable[Object]) -> Creation:
         """Begin to create objects as fast as the API server takes them."""

@@ -30,7 +30,7 @@ class Target:
         return value >= self.bound if self.at_least else value <= self.bound
 
     def __str__(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {_number(self.bound)}"
+        return f"{'>=' if self.at_least else '<='} {number(self.bound)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class Row:
         value: what the target bounds: the ratio when there is a reference (greater is better for us), else `ours`.
         low, high: least and greatest `value` over the interleaved runs.
         n_runs: how many runs, or changes measured.
+        error: why the measurement failed; such a row has no figure.
     """
 
     group: str
@@ -57,10 +58,13 @@ class Row:
     n_runs: int = 0
     target: Target | None = None
     note: str = ""
+    error: str = ""
 
     @property
     def verdict(self) -> str:
-        """Return "met", "short" or "" (no target, or no figure)."""
+        """Return "met", "short", "failed" (the measurement itself) or "" (no target, or no figure)."""
+        if self.error:
+            return "failed"
         if self.target is None or self.value is None:
             return ""
         return "met" if self.target.is_met(self.value) else "short"
@@ -76,6 +80,12 @@ class Row:
 def absent(group: str, name: str, note: str, *, target: Target | None = None) -> Row:
     """Return a row without a figure; `note` says why there is none."""
     return Row(group=group, name=name, target=target, note=note)
+
+
+def failed(group: str, name: str, error: BaseException) -> Row:
+    """Return the row of a measurement that failed; the first line of the error stands in it."""
+    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return Row(group=group, name=name, note=text, error=text)
 
 
 def plain(group: str, name: str, unit: str, runs: Sequence[float], *, target: Target | None = None, note: str = "") -> Row:
@@ -170,12 +180,12 @@ def header() -> str:
 def line(row: Row) -> str:
     """Return the table's line of `row`."""
     unit = f" {row.unit}" if row.unit else ""
-    reference = "" if row.reference is None else f"{_number(row.reference)}{unit} {row.reference_name}"
-    value = "" if row.value is None else _number(row.value)
+    reference = "" if row.reference is None else f"{number(row.reference)}{unit} {row.reference_name}"
+    value = "" if row.value is None else number(row.value)
     return _line(
         (
             f"{row.group}: {row.name}",
-            "-" if row.ours is None else f"{_number(row.ours)}{unit}",
+            "-" if row.ours is None else f"{number(row.ours)}{unit}",
             reference,
             value,
             spread(row),
@@ -188,14 +198,15 @@ def line(row: Row) -> str:
 
 def spread(row: Row) -> str:
     """Return the range of a row's value over its runs, "" if it has none."""
-    return "" if row.low is None or row.high is None else f"{_number(row.low)}..{_number(row.high)}"
+    return "" if row.low is None or row.high is None else f"{number(row.low)}..{number(row.high)}"
 
 
 def _line(cells: Sequence[str]) -> str:
     return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, (64, 14, 34, 8, 16, 4, 10, 0), strict=True))
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a figure as people read it: three digits, thousands apart."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

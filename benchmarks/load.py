@@ -37,6 +37,7 @@ class Shot:
     cpu_us: float  # of the proxy's processes, per request
     p50_ms: float
     p99_ms: float
+    max_ms: float
     n_bad: int = 0  # answers that are no success, and broken connections
 
 
@@ -50,6 +51,7 @@ def shoot(
     place: processes.Place = processes.LOOPBACK,
     ip: str = "127.0.0.1",
     may_fail: bool = False,
+    pause_ms: int = 0,
 ) -> Shot:
     """Send requests for `seconds`, on `connections` kept alive, and return what came of it.
 
@@ -61,6 +63,7 @@ def shoot(
         seconds: wrk takes whole ones; less than 1 is 1.
         place: where to run wrk.
         may_fail: bad answers are counted, and are no error.
+        pause_ms: of each connection between an answer and its next request; 0 is as fast as it can.
 
     Raises:
         LoadError: one answer was not 2xx or 3xx, a connection failed, or nothing was answered.
@@ -68,7 +71,16 @@ def shoot(
     """
     wrk = packages.program("wrk", "wrk")
     command = [str(wrk.path), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
-    command += ["-s", str(native.HERE / "wrk.lua"), f"http://{ip}:{proxy.port}/", "--", path, str(hosts.n), str(hosts.stride)]
+    command += [
+        "-s",
+        str(native.HERE / "wrk.lua"),
+        f"http://{ip}:{proxy.port}/",
+        "--",
+        path,
+        str(hosts.n),
+        str(hosts.stride),
+        str(pause_ms),
+    ]
     pids = [pid for first in proxy.pids for pid in machine.process_tree(first)]
     before = machine.cpu_s(pids)
     done = subprocess.run(place.argv(command), capture_output=True, text=True, env=wrk.environment, check=False)
@@ -86,5 +98,6 @@ def shoot(
         cpu_us=cpu_s / said["requests"] * 1e6,
         p50_ms=said["p50_us"] / 1000,
         p99_ms=said["p99_us"] / 1000,
+        max_ms=said["max_us"] / 1000,
         n_bad=n_bad,
     )

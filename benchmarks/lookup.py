@@ -1,16 +1,18 @@
-"""Group `lookup`: nanoseconds per routing decision and cost of a commit, in C alone: benchmarks/bench_lookup.c, several times."""
+"""Group `lookup`: a routing decision and a commit in C alone: bench_lookup.c, several times, and once under callgrind."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, native
+from benchmarks import figures, native, packages
 from benchmarks.figures import Row, Target
-from benchmarks.run import Run
+from benchmarks.run import Effort, Run, part
 from deploy.prerequisites import say
 
 GROUP = "lookup"
@@ -22,9 +24,14 @@ _UNITS = {
     "p99_us": ("p99", "µs"),
     "us_per_host": ("per host", "µs"),
     "bytes": ("", "B"),
+    "growth_bytes": ("growth", "B"),
+    "cpu_ns_per_decision": ("CPU per decision", "ns"),
     "decisions_per_s": ("decisions", "/s"),
     "commits_per_s": ("commits", "/s"),
 }
+_SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
+_TRIGGER = re.compile(r"^desc: Trigger: Client Request: (.+)/(.+)/(\d+)/([\d.]+)$", re.MULTILINE)
+_TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
 _HOT_SMALL, _HOT_LARGE = ("hit", 1_000, "hot 1000"), ("hit", 100_000, "hot 1000")
 _UNIFORM_LARGE = ("hit", 100_000, "uniform")
 _TARGETS = {_HOT_LARGE: Target.maximum(150), _UNIFORM_LARGE: Target.maximum(800)}
@@ -36,9 +43,14 @@ class ProgramError(RuntimeError):
 
 
 def run(settings: Run) -> Iterator[Row]:
-    """Yield a row for each figure that the program prints, and the ratio of hot hosts among many to hot hosts alone."""
-    program = native.program("bench_lookup", with_core=True)
-    n_runs = 1 if settings.quick else 5
+    """Yield a row for each figure that the program prints, the ratio of hot hosts among many to those alone, and instructions."""
+    yield from part(GROUP, "decisions and commits", _timed(settings), limit_s=900)
+    yield from part(GROUP, "instructions per decision", _counted(settings), limit_s=600)
+
+
+def _timed(settings: Run) -> Iterator[Row]:
+    program = native.program("bench_lookup", with_core=True, includes=_valgrind_includes())
+    n_runs = 5 if settings.effort is Effort.FULL else 1
     found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for number in range(n_runs):
         say(f"bench: lookup: run {number + 1} of {n_runs}")
@@ -88,3 +100,35 @@ def _hot_ratio(found: dict[tuple[Any, ...], dict[str, list[float]]]) -> Iterator
         target=_HOT_RATIO,
         note="here less is better",
     )
+
+
+def _valgrind_includes() -> tuple[Path, ...]:
+    try:
+        return packages.program("valgrind", "valgrind").includes
+    except packages.PackageError:
+        return ()  # the requests to callgrind are left out; what counts by it says that it is not to be had
+
+
+def _counted(settings: Run) -> Iterator[Row]:
+    """Yield instructions per decision, by callgrind: a machine without hardware counters has no other way to count them."""
+    valgrind = packages.program("valgrind", "valgrind")
+    program = native.program("bench_lookup", with_core=True, includes=valgrind.includes)
+    for n_hosts in _SIZES[:4] if settings.quick else _SIZES:
+        say(f"bench: lookup: instructions per decision at {n_hosts:,} hosts")
+        out = settings.scratch / f"callgrind.{n_hosts}"
+        command = [str(valgrind.path), "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
+        done = subprocess.run(
+            [*command, str(program), "--count", str(n_hosts)], capture_output=True, text=True, check=False, env=valgrind.environment
+        )
+        if done.returncode != 0:
+            raise ProgramError(f"bench_lookup under callgrind ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+        dumps = sorted(settings.scratch.glob(f"{out.name}.*"), key=lambda path: int(path.suffix[1:]))
+        for text in (path.read_text(encoding="utf-8", errors="replace") for path in dumps):
+            what, total = _TRIGGER.search(text), _TOTAL.search(text)
+            if what is None or total is None:
+                raise ProgramError(f"{out.name}: a dump of callgrind says neither what it is of nor a total")
+            name = f"{n_hosts:,} hosts: {what[1]}, drawn {what[2]}: instructions"
+            note = f"{float(what[4]):.0%} found; callgrind, {int(what[3]):,} decisions"
+            yield figures.plain(GROUP, name, "", [int(total[1]) / int(what[3])], note=note)
+        if not dumps:
+            raise ProgramError(f"callgrind wrote nothing at {n_hosts:,} hosts")

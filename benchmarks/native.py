@@ -25,23 +25,24 @@ def cache_dir() -> Path:
     return path
 
 
-def program(name: str, *, libraries: Sequence[str] = (), with_core: bool = False) -> Path:
+def program(name: str, *, libraries: Sequence[str] = (), with_core: bool = False, includes: Sequence[Path] = ()) -> Path:
     """Return the program made from benchmarks/NAME.c.
 
     Args:
         name: without ".c".
         libraries: linker arguments.
+        includes: further directories of headers.
         with_core: also compile in the parts of plugin_c/ that need neither Traffic Server nor Python.
 
     Raises:
         NativeError: it does not compile.
     """
     sources = [HERE / f"{name}.c"]
-    flags = list(_FLAGS)
+    flags = [*_FLAGS, *(f"-I{path}" for path in includes)]
     digest = hashlib.sha256(repr((flags, libraries)).encode())
     if with_core:
         sources += [source for source in compiler.sources() if compiler.is_host_independent(source)]
-        flags += [f"-I{compiler.PLUGIN_C}"]
+        flags += ["-iquote", str(compiler.PLUGIN_C)]  # not -I: a header there may be named as one of the system is
         libraries = [*libraries, *compiler.LIBRARIES]
         for header in sorted(compiler.PLUGIN_C.glob("*.h")):
             digest.update(header.read_bytes())

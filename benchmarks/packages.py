@@ -6,7 +6,9 @@ files that only the benchmark knows of.
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,8 +42,14 @@ class Program:
         if self.root is not None:
             libraries = [self.root / _LIBRARIES, *sorted((self.root / _LIBRARIES).glob("*/"))]
             found["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
+            found["VALGRIND_LIB"] = str(self.root / "usr/libexec/valgrind")
             found["PATH"] = f"{self.root}/usr/sbin:{self.root}/usr/bin:{found['PATH']}"
         return found
+
+    @property
+    def includes(self) -> tuple[Path, ...]:
+        """Return the directories of its headers that the compiler does not look into by itself."""
+        return () if self.root is None else (self.root / "usr/include",)
 
 
 def program(name: str, package: str) -> Program:
@@ -58,6 +66,23 @@ def program(name: str, package: str) -> Program:
         if (root / directory / name).exists():
             return Program(path=root / directory / name, root=root)
     raise PackageError(f"Debian's {package} has no program {name}")
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each reference that is unpacked or built by now, by the name of its directory's package."""
+    found = {}
+    for root in sorted(native.cache_dir().glob("debian-*")):
+        package = root.name.removeprefix("debian-")
+        for path in sorted((root / "usr/share/doc").glob(f"{package.split('-')[0]}*/changelog.Debian.gz")):
+            with gzip.open(path, "rt", encoding="utf-8", errors="replace") as changelog:
+                entry = re.match(r"\S+ \(([^)]+)\)", changelog.readline())
+            if entry is not None:
+                found[package] = entry[1]
+    for root in sorted([*native.cache_dir().glob("envoy-*"), *native.cache_dir().glob("*-v[0-9]*")]):
+        if root.is_dir():
+            name, _, version = root.name.rpartition("-")
+            found[name] = version
+    return found
 
 
 def _unpacked(package: str) -> Path:

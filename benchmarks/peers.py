@@ -14,12 +14,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import native, packages
-from benchmarks.cluster import PROXY_PORT, Cluster
+from benchmarks.cluster import Cluster
 from benchmarks.traffic_server import Proxy
 from deploy import prerequisites
 from deploy.prerequisites import say
@@ -38,10 +39,10 @@ class PeerError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer: its name in figures, and how it is run; it listens where ours does."""
+    """A peer: its name in figures, and how it is run, at the node's address."""
 
     name: str
-    start: Callable[[Cluster], contextlib.AbstractContextManager[Proxy]]
+    start: Callable[[Cluster, int], contextlib.AbstractContextManager[Proxy]]  # the port that it listens on
 
 
 def built(module: str, version: str, command: str, kept: Sequence[str] = ()) -> Path:
@@ -81,7 +82,7 @@ def _go(command: Sequence[str], where: Path) -> str:
 
 
 @contextlib.contextmanager
-def contour(cluster: Cluster) -> Generator[Proxy]:
+def contour(cluster: Cluster, port: int) -> Generator[Proxy]:
     """Run Contour and an Envoy that it configures."""
     home = built(*CONTOUR, "contour", ["examples/contour/01-crds.yaml"])
     program, envoy = home / "contour", packages.envoy()
@@ -93,7 +94,7 @@ def contour(cluster: Cluster) -> Generator[Proxy]:
     config.write_text("accesslog-level: disabled\n", encoding="utf-8")
     serve = [str(program), "serve", "-c", str(config), f"--kubeconfig={cluster.kubeconfig}", "--insecure"]
     serve += ["--disable-leader-election", "--xds-address=127.0.0.1", f"--xds-port={_XDS_PORT}"]
-    serve += ["--envoy-service-http-address=0.0.0.0", f"--envoy-service-http-port={PROXY_PORT}"]
+    serve += ["--envoy-service-http-address=0.0.0.0", f"--envoy-service-http-port={port}"]
     ports = processes.free_ports(cluster.net, "127.0.0.1", 4)
     names = ("--http-port", "--health-port", "--stats-port", "--debug-http-port")
     serve += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
@@ -102,33 +103,33 @@ def contour(cluster: Cluster) -> Generator[Proxy]:
     subprocess.run([*made, "--admin-address", str(directory / "admin.sock"), str(bootstrap)], check=True, capture_output=True)
     run_envoy = [str(envoy.path), "-c", str(bootstrap), "--service-cluster", "projectcontour", "--service-node", "n"]
     run_envoy += ["--disable-hot-restart", "--concurrency", "2", "--log-level", "error"]
+    started_s = time.monotonic()
     with _running(cluster, "contour", serve, directory) as controller:
         controller.await_ready(
             "Contour serves xDS", lambda: processes.is_listening(cluster.net, "127.0.0.1", _XDS_PORT), timeout_s=_LATE_S
         )
         with _running(cluster, "envoy", run_envoy, directory, envoy.environment) as proxy:
             # Envoy listens once there is a route.
-            yield Proxy(name="Contour+Envoy", port=PROXY_PORT, pids=(controller.pid, proxy.pid))
+            yield Proxy(name="Contour+Envoy", port=port, pids=(controller.pid, proxy.pid), started_s=started_s)
 
 
 @contextlib.contextmanager
-def traefik(cluster: Cluster) -> Generator[Proxy]:
+def traefik(cluster: Cluster, port: int) -> Generator[Proxy]:
     """Run Traefik."""
     program = built(*TRAEFIK, "traefik") / "traefik"
     directory = _directory(cluster, "traefik")
-    command = [str(program), f"--entryPoints.web.address=0.0.0.0:{PROXY_PORT}", "--providers.kubernetesingress=true"]
+    command = [str(program), f"--entryPoints.web.address=0.0.0.0:{port}", "--providers.kubernetesingress=true"]
     command += ["--providers.providersThrottleDuration=0s", "--global.checknewversion=false"]
     command += ["--global.sendanonymoususage=false", "--log.level=WARN"]
     environment = {"KUBECONFIG": str(cluster.kubeconfig), "PATH": os.defpath, "HOME": str(directory)}
+    started_s = time.monotonic()
     with _running(cluster, "traefik", command, directory, environment) as child:
-        child.await_ready("Traefik listens", lambda: processes.is_listening(cluster.net, NODE_IP, PROXY_PORT), timeout_s=_LATE_S)
-        yield Proxy(name="Traefik", port=PROXY_PORT, pids=(child.pid,))
+        child.await_ready("Traefik listens", lambda: processes.is_listening(cluster.net, NODE_IP, port), timeout_s=_LATE_S)
+        yield Proxy(name="Traefik", port=port, pids=(child.pid,), started_s=started_s)
 
 
 def _directory(cluster: Cluster, name: str) -> Path:
-    directory = cluster.scratch / name
-    directory.mkdir(mode=0o755)
-    return directory
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cluster.scratch))  # one peer is started several times
 
 
 @contextlib.contextmanager

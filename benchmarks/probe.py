@@ -48,13 +48,13 @@ class Probe:
             self._socket.close()
         self._socket, self._data = None, b""
 
-    def ask(self, host: str) -> Answer:
-        """GET / of `host`.  A connection that was closed while idle is made anew.  Raises OSError."""
-        return self.ask_all([host])[0]
+    def ask(self, host: str, path: str = "/") -> Answer:
+        """GET a path of `host`.  A connection that was closed while idle is made anew.  Raises OSError."""
+        return self.ask_all([host], path)[0]
 
-    def ask_all(self, hosts: Sequence[str]) -> list[Answer]:
-        """GET / of each host, in one go (HTTP pipelining).  Raises OSError."""
-        text = "".join(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n" for host in hosts).encode()
+    def ask_all(self, hosts: Sequence[str], path: str = "/") -> list[Answer]:
+        """GET a path of each host, in one go (HTTP pipelining).  Raises OSError."""
+        text = "".join(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n" for host in hosts).encode()
         for _ in range(2):
             was_kept = self._socket is not None
             if self._socket is None:

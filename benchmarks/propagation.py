@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import cluster, figures, machine, objects, packages, peers
-from benchmarks.cluster import ORIGIN_PORT, Cluster
+from benchmarks import cluster, figures, machine, objects, peers
+from benchmarks.cluster import ORIGIN_PORT, PROXY_PORT, Cluster
 from benchmarks.figures import Row, Target
 from benchmarks.load import Hosts, shoot
 from benchmarks.objects import Object
 from benchmarks.probe import Answer, Arrival, Probe, ProbeError
-from benchmarks.run import Run
+from benchmarks.run import Run, part
 from benchmarks.traffic_server import Proxy
 from deploy.prerequisites import say
 from tests.harness.podnet import NODE_IP
@@ -38,6 +38,9 @@ INGRESS_TARGETS = {0.5: Target.maximum(5), 0.99: Target.maximum(20)}
 ENDPOINT_TARGETS = {0.5: Target.maximum(2), 0.99: Target.maximum(8)}
 _NONE = Target.maximum(0)
 _SETTLE_S = 60.0
+N_PEER_CHANGES, N_LEAST = 25, 5
+_CHANGES_S = 60.0  # of one kind of change; who is slower than that shows fewer of them
+_LIMIT_S, _PEER_LIMIT_S, _SERIES_LIMIT_S = 900.0, 720.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +54,25 @@ class Changes:
 def run(settings: Run) -> Iterator[Row]:
     """Measure ours, then, if asked to, each peer on an API server of its own; theirs stand beside ours."""
     ours: dict[str, Row] = {}
-    with cluster.running(_made(settings.scratch / "ours")) as running, running.proxy() as proxy:
-        for row in _figures(_Series(running, proxy, settings, ingress_class=objects.CLASS), settings):
-            ours[row.name] = row
-            yield row
+    for row in part(GROUP, "atsk8s", _ours(settings), limit_s=_LIMIT_S):
+        ours[row.name] = row
+        yield row
     for peer in peers.PEERS if settings.peers else ():
         say(f"bench: propagation: {peer.name}")
-        try:
-            with cluster.running(_made(settings.scratch / peer.name)) as running, peer.start(running) as proxy:
-                series = _Series(running, proxy, settings, ingress_class="")
-                yield from (_beside(row, ours[row.name], peer.name) for row in _figures(series, settings))
-        except (peers.PeerError, packages.PackageError) as error:
-            yield figures.absent(GROUP, peer.name, str(error).splitlines()[0])
+        for row in part(GROUP, peer.name, _theirs(peer, settings), limit_s=_PEER_LIMIT_S):
+            yield replace(row, name=f"{row.name} ({peer.name})") if row.error else _beside(row, ours.get(row.name), peer.name)
+
+
+def _ours(settings: Run) -> Iterator[Row]:
+    with cluster.running(_made(settings.scratch / "ours")) as running, running.proxy() as proxy:
+        series = _Series(running, proxy, ingress_class=objects.CLASS, n_changes=settings.n_changes)
+        yield from _figures(series, settings, churned_at=(0, N_KEPT, N_LOADED, N_LOADED_QUICK))
+
+
+def _theirs(peer: peers.Peer, settings: Run) -> Iterator[Row]:
+    with cluster.running(_made(settings.scratch / peer.name)) as running, peer.start(running, PROXY_PORT) as proxy:
+        n_changes = min(settings.n_changes, N_PEER_CHANGES)  # half a second each, and more
+        yield from _figures(_Series(running, proxy, ingress_class="", n_changes=n_changes), settings, churned_at=(N_LOADED,))
 
 
 def _made(path: Path) -> Path:
@@ -70,23 +80,30 @@ def _made(path: Path) -> Path:
     return path
 
 
-def _figures(series: _Series, settings: Run) -> Iterator[Row]:
+def _figures(series: _Series, settings: Run, *, churned_at: Collection[int]) -> Iterator[Row]:
     """Nothing loaded, then 10,000 Ingresses made at once, then 1,000 of them left; `quick`: 0 and 1,000."""
     full, kept = (N_LOADED_QUICK, None) if settings.quick else (N_LOADED, N_KEPT)
     series.prepare()
-    yield from series.measure("0 loaded", churned=False)
+
+    def measured(n: int) -> Iterator[Row]:
+        for churned in (False, True) if n in churned_at else (False,):
+            title = series.title(n, churned=churned)
+            yield from part(GROUP, title, series.measure(title, churned=churned), limit_s=_SERIES_LIMIT_S)
+
+    yield from measured(0)
     yield from series.create_at_once(full)
-    for churned in (False, True):
-        yield from series.measure(f"{full:,} loaded", churned=churned)
-    yield series.flip(f"{full:,} loaded")
+    yield from measured(full)
+    yield from part(GROUP, f"{full:,} loaded: flip", series.flip(f"{full:,} loaded"), limit_s=_SERIES_LIMIT_S)
     if kept is not None:
         series.shrink_to(kept)
-        for churned in (False, True):
-            yield from series.measure(f"{kept:,} loaded", churned=churned)
+        yield from measured(kept)
 
 
-def _beside(theirs: Row, ours: Row, name: str) -> Row:
+def _beside(theirs: Row, ours: Row | None, name: str) -> Row:
     """Return a row that has both figures; its value says how many times ours theirs is, where that has a meaning."""
+    if ours is None:  # ours failed
+        note = f"{name} alone{'; ' + theirs.note if theirs.note else ''}"
+        return replace(theirs, ours=None, reference=theirs.ours, reference_name=name, value=None, target=None, note=note)
     times = theirs.ours / ours.ours if theirs.ours is not None and ours.ours else None
     return Row(
         group=GROUP,
@@ -102,10 +119,10 @@ def _beside(theirs: Row, ours: Row, name: str) -> Row:
 
 
 class _Series:
-    def __init__(self, running: Cluster, proxy: Proxy, settings: Run, *, ingress_class: str) -> None:
+    def __init__(self, running: Cluster, proxy: Proxy, *, ingress_class: str, n_changes: int) -> None:
         self._class = ingress_class
         self._pids = [pid for first in proxy.pids for pid in machine.process_tree(first)]
-        self._cluster, self._proxy, self._settings = running, proxy, settings
+        self._cluster, self._proxy, self._n_changes = running, proxy, n_changes
         self._api = running.plane.api
         self._probe = running.probe()
         self._slices = [_slice(f"bulk-{i}", i) for i in range(N_SERVICES)]
@@ -124,9 +141,13 @@ class _Series:
         self._api.create(objects.ingress("flip", [FLIP_HOST], "flip", ingress_class=self._class))
         self._await(FLIP_HOST, lambda answer: answer.status == 200)
 
-    def measure(self, title: str, *, churned: bool) -> Iterator[Row]:
+    @staticmethod
+    def title(n: int, *, churned: bool) -> str:
+        """Return what a series is called."""
+        return f"{n:,} loaded, {f'under {CHURN_PER_S} endpoint changes/s' if churned else 'quiet'}"
+
+    def measure(self, name: str, *, churned: bool) -> Iterator[Row]:
         """Yield the rows of new Ingresses and of endpoint changes."""
-        name = f"{title}, {'under ' + str(CHURN_PER_S) + ' endpoint changes/s' if churned else 'quiet'}"
         say(f"bench: propagation: {name}")
         churn = self._cluster.churn(self._churned, CHURN_PER_S) if churned else contextlib.nullcontext()
         with churn as going:
@@ -171,8 +192,8 @@ class _Series:
         self._api.call("DELETE", path, query={"labelSelector": "bench=late"})
         self._await(objects.host(n + 1), lambda answer: answer.status == 404)
 
-    def flip(self, title: str) -> Row:
-        """Return how many requests fail while a busy Service's one endpoint moves ten times a second."""
+    def flip(self, title: str) -> Iterator[Row]:
+        """Yield how many requests fail while a busy Service's one endpoint moves ten times a second."""
         with self._cluster.churn([_one_pod("flip", "10.244.2.1"), _one_pod("flip", "10.244.2.2")], FLIPS_PER_S):
             shot = shoot(
                 self._proxy,
@@ -186,16 +207,17 @@ class _Series:
             )
         note = f"of {shot.requests:,} requests in {FLIP_S} s; p99 {shot.p99_ms:.1f} ms"
         name = f"{title}: failed requests, endpoints changing {FLIPS_PER_S} times/s"
-        return figures.plain(GROUP, name, "", [shot.n_bad], target=_NONE, note=note)
+        yield figures.plain(GROUP, name, "", [shot.n_bad], target=_NONE, note=note)
 
     def _changes(self, change: Callable[[Probe], Arrival]) -> Changes:
-        n = self._settings.n_changes
+        n = self._n_changes
         before = machine.cpu_s(self._pids)
-        arrivals = []
-        for _ in range(n):
+        arrivals: list[Arrival] = []
+        until_s = time.monotonic() + _CHANGES_S
+        while len(arrivals) < n and (len(arrivals) < N_LEAST or time.monotonic() < until_s):
             arrivals.append(change(self._probe))
             self._n_made += 1
-        return Changes(arrivals=arrivals, cpu_ms=(machine.cpu_s(self._pids) - before) / n * 1000)
+        return Changes(arrivals=arrivals, cpu_ms=(machine.cpu_s(self._pids) - before) / len(arrivals) * 1000)
 
     def _new_ingress(self, probe: Probe) -> Arrival:
         """A Service, its slice and an Ingress, all new: the clock runs from the Ingress's reply."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks import figures, native, objects, packages, rivals, traffic_server
+from benchmarks import figures, native, objects, packages, peer_load, rivals, traffic_server
 from benchmarks.figures import Row, Target
-from benchmarks.load import Hosts, Shot, shoot
-from benchmarks.run import Run
+from benchmarks.load import Hosts, LoadError, Shot, shoot
+from benchmarks.run import Run, part
 from benchmarks.traffic_server import Proxy
 from deploy import server
 from deploy.prerequisites import say
@@ -30,6 +30,7 @@ HOSTS_PER_INGRESS = 100
 UNCACHED, CACHED = "/hello", "/cached/hello"
 BARE, BARE_HEADERS, BARE_DEBIAN = "bare", "bare+header_rewrite", "bare, Debian's records"
 BARE_RULES = f"bare, {N_STATIC_RULES:,} rules"
+_LIMIT_S = 900.0  # of one part
 _ROUTING = Target.minimum(0.98)
 _HEADERS = Target.minimum(1.0)
 
@@ -54,20 +55,28 @@ def hosts_asked(n_hosts: int) -> Hosts:
 
 
 def run(settings: Run) -> Iterator[Row]:
-    """Measure, uncached and cached, with 32 and 512 connections."""
+    """Measure, uncached and cached, with 32 and 512 connections; then beside the peers, on an API server."""
+    for cached in (False, True):
+        yield from part(GROUP, "cached" if cached else "uncached", _through(settings, cached=cached), limit_s=_LIMIT_S)
+    if settings.peers:
+        yield from part(GROUP, "beside the peers", peer_load.request(settings, GROUP), limit_s=_LIMIT_S)
+
+
+def _through(settings: Run, *, cached: bool) -> Iterator[Row]:
     sizes = [1, 10_000] if settings.quick else [1, 1_000, 10_000, 100_000]
-    with origin(settings.scratch) as origin_port:
-        for cached in (False, True):
-            variants = [*_ours(sizes, origin_port, cached=cached), *_bare(origin_port, cached=cached, quick=settings.quick)]
-            if not settings.quick:
-                variants += _rivals(origin_port, cached=cached)
-            with contextlib.ExitStack() as stack:
-                started = _start(stack, settings.scratch / ("cached" if cached else "uncached"), variants)
-                for connections in (32,) if settings.quick else (32, 512):
-                    shots = _rounds(started, settings, path=CACHED if cached else UNCACHED, connections=connections)
-                    title = f"{'cached' if cached else 'uncached'}, {connections} connections"
-                    yield from _rows(shots, title, sizes)
-                    yield from (figures.absent(GROUP, f"{title}: {name}", note) for name, note in _unavailable(variants, started))
+    word = "cached" if cached else "uncached"
+    with origin(settings.scratch) as origin_port, contextlib.ExitStack() as stack:
+        variants = [*_ours(sizes, origin_port, cached=cached), *_bare(origin_port, cached=cached, quick=settings.quick)]
+        if not settings.quick:
+            variants += _rivals(origin_port, cached=cached)
+        started, missing = _start(stack, settings.scratch / word, variants)
+        yield from missing
+        for connections in (32,) if settings.quick else (32, 512):
+            say(f"bench: request: {word}, {connections} connections")
+            shots, broken = _rounds(started, settings, path=CACHED if cached else UNCACHED, connections=connections)
+            title = f"{word}, {connections} connections"
+            yield from _rows(shots, title, sizes)
+            yield from (replace(row, name=f"{title}: {row.name}") for row in broken)
 
 
 @contextlib.contextmanager
@@ -154,85 +163,75 @@ def _made(root: Path) -> Path:
     return root
 
 
-def _start(stack: contextlib.ExitStack, root: Path, variants: list[Variant]) -> list[tuple[Variant, Proxy]]:
-    """Start everything; a rival that is not to be had here is left out, ours and bare Traffic Server are not."""
+def _start(stack: contextlib.ExitStack, root: Path, variants: list[Variant]) -> tuple[list[tuple[Variant, Proxy]], list[Row]]:
+    """Start everything; a rival that is not to be had here is a row that says why, ours and bare Traffic Server are not."""
     root.mkdir(mode=0o755)
-    started = []
+    started, missing = [], []
     for number, variant in enumerate(variants):
         say(f"bench: starting {variant.name}")
         try:
             proxy = stack.enter_context(variant.start(root / str(number)))
-        except (packages.PackageError, processes.ProcessError) as error:
+            for path in (UNCACHED, CACHED):
+                shoot(proxy, path=path, hosts=variant.hosts[-1], connections=8, seconds=1)
+        except (packages.PackageError, processes.ProcessError, LoadError) as error:
             say(f"bench: {variant.name} is left out: {error}")
+            missing.append(figures.failed(GROUP, f"{root.name}: {variant.name}", error))
             continue
-        for path in (UNCACHED, CACHED):
-            shoot(proxy, path=path, hosts=variant.hosts[-1], connections=8, seconds=1)
         started.append((variant, proxy))
-    return started
-
-
-def _unavailable(variants: list[Variant], started: list[tuple[Variant, Proxy]]) -> list[tuple[str, str]]:
-    running = {variant.name for variant, _ in started}
-    return [(variant.name, "not available here; the lines above say why") for variant in variants if variant.name not in running]
+    return started, missing
 
 
 Shots: TypeAlias = dict[tuple[str, int], list[Shot]]  # by variant and number of hosts asked for
 
 
-def _rounds(started: list[tuple[Variant, Proxy]], settings: Run, *, path: str, connections: int) -> Shots:
+def _rounds(started: list[tuple[Variant, Proxy]], settings: Run, *, path: str, connections: int) -> tuple[Shots, list[Row]]:
+    """Return each variant's shots; one that answers badly loses all of its own, and its row says what it did."""
     turns = [(variant, proxy, hosts) for variant, proxy in started for hosts in variant.hosts]
     shots: Shots = {(variant.name, hosts.n): [] for variant, _, hosts in turns}
+    broken: dict[tuple[str, int], Row] = {}
     for number in range(settings.n_runs):
         at = number % len(turns)
         for variant, proxy, hosts in [*turns[at:], *turns[:at]]:
-            shot = shoot(proxy, path=path, hosts=hosts, connections=connections, seconds=settings.shot_s)
-            shots[variant.name, hosts.n].append(shot)
-    return shots
+            key = variant.name, hosts.n
+            if key in broken:
+                continue
+            try:
+                shots[key].append(shoot(proxy, path=path, hosts=hosts, connections=connections, seconds=settings.shot_s))
+            except LoadError as error:
+                broken[key] = figures.failed(GROUP, variant.name, error)
+    return {key: taken for key, taken in shots.items() if key not in broken}, list(broken.values())
 
 
 def _rows(shots: Shots, title: str, sizes: list[int]) -> Iterator[Row]:
+    """Yield ours beside each reference; what has no shots has no rows."""
     for n_hosts in sizes:
         name, n_asked = ours_name(n_hosts), hosts_asked(n_hosts).n
-        ours = shots[name, n_asked]
         for reference, target in ((BARE, _ROUTING), (BARE_HEADERS, _HEADERS)):
-            theirs = shots[reference, n_asked]
-            yield figures.compared(
-                GROUP,
-                f"{title}: {name}: CPU",
-                "µs",
-                [shot.cpu_us for shot in ours],
-                [shot.cpu_us for shot in theirs],
-                reference,
-                less_is_better=True,
-                target=target,
-                note="ours sets four headers that the reference does not" if reference == BARE else "",
-            )
-            yield figures.compared(
-                GROUP,
-                f"{title}: {name}: requests/s",
-                "/s",
-                [shot.per_s for shot in ours],
-                [shot.per_s for shot in theirs],
-                reference,
-                less_is_better=False,
-                target=target,
-            )
-        yield _routing_alone(title, name, ours, shots[BARE, n_asked], shots[BARE_HEADERS, n_asked])
-    last, n_last = ours_name(sizes[-1]), hosts_asked(sizes[-1]).n
-    for (name, n_asked), theirs in shots.items():
-        if n_asked > 1 or name == ours_name(1):
-            yield from _latency(title, name, theirs)
-        if name in (BARE, BARE_HEADERS) or name.startswith("atsk8s"):
-            continue
-        yield figures.compared(
-            GROUP,
-            f"{title}: {last}: CPU",
-            "µs",
-            [shot.cpu_us for shot in shots[last, n_last]],
-            [shot.cpu_us for shot in theirs],
-            name,
-            less_is_better=True,
-        )
+            note = "ours sets four headers that the reference does not" if reference == BARE else ""
+            yield from _both(shots, title, (name, n_asked), (reference, n_asked), target=target, note=note)
+        if all((which, n_asked) in shots for which in (name, BARE, BARE_HEADERS)):
+            yield _routing_alone(title, name, *(shots[which, n_asked] for which in (name, BARE, BARE_HEADERS)))
+    yield from _both(shots, title, (BARE, 1), (BARE_DEBIAN, 1), note="both bare: shipped records beside Debian's")
+    last = (ours_name(sizes[-1]), hosts_asked(sizes[-1]).n)
+    for key, taken in shots.items():
+        if key[1] > 1 or key[0] in (ours_name(1), BARE_DEBIAN):
+            yield from _latency(title, key[0], taken)
+        if key[0] not in (BARE, BARE_HEADERS, BARE_DEBIAN) and not key[0].startswith("atsk8s"):
+            yield from _both(shots, title, last, key)
+
+
+def _both(
+    shots: Shots, title: str, ours: tuple[str, int], reference: tuple[str, int], *, target: Target | None = None, note: str = ""
+) -> Iterator[Row]:
+    """Yield CPU per request and requests/s of one beside the other."""
+    if ours not in shots or reference not in shots:
+        return
+    mine, theirs = shots[ours], shots[reference]
+    cpu = [shot.cpu_us for shot in mine], [shot.cpu_us for shot in theirs]
+    per_s = [shot.per_s for shot in mine], [shot.per_s for shot in theirs]
+    name = f"{title}: {ours[0]}"
+    for what, unit, pair, less in (("CPU", "µs", cpu, True), ("requests/s", "/s", per_s, False)):
+        yield figures.compared(GROUP, f"{name}: {what}", unit, *pair, reference[0], less_is_better=less, target=target, note=note)
 
 
 def _routing_alone(title: str, name: str, ours: list[Shot], bare: list[Shot], rewriting: list[Shot]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cluster, figures, machine, native, objects, tls
+from benchmarks import cluster, figures, machine, native, objects, peer_load, tls
 from benchmarks.cluster import ORIGIN_PORT, Cluster
 from benchmarks.figures import Row, Target
 from benchmarks.objects import Object
 from benchmarks.probe import POLL_S, Probe, ProbeError
-from benchmarks.run import Run
+from benchmarks.run import Effort, Run, part
 from deploy.prerequisites import say
 
 GROUP = "scale"
@@ -25,19 +26,21 @@ N_ROUTES = 10_000
 N_SHARED = 4  # Services that the routes share
 N_FULL_SERVICES, N_FULL_ENDPOINTS, N_FULL_CERTIFICATES = 20_000, 5, 5_000
 N_CHANGES = 100
-_ANSWER_TIMEOUT_S = 300.0
+_ANSWER_TIMEOUT_S = 120.0
+_LIMIT_S = 420.0  # of one part
 
 
 def run(settings: Run) -> Iterator[Row]:
-    """Measure against a real API server up to 10,000 routes (`quick`: 1,000), then the cost of a change up to 100,000."""
+    """Measure against a real API server up to the full load, then the cost of a change up to 100,000 routes; last the peers."""
     n = 1_000 if settings.quick else N_ROUTES
-    with cluster.running(_made(settings.scratch / "shared")) as running:
-        yield from _shared(running, n, settings)
+    yield from part(GROUP, f"{n:,} routes on shared Services", _shared(settings, n), limit_s=_LIMIT_S)
     if not settings.quick:
-        with cluster.running(_made(settings.scratch / "own")) as running:
-            yield from _own(running)
-    yield from _change_costs(settings)
-    yield _state_start(settings)
+        yield from part(GROUP, "the full load", _own(settings), limit_s=_LIMIT_S)
+    yield from part(GROUP, "cost of a change", _change_costs(settings), limit_s=_LIMIT_S)
+    yield from part(GROUP, "start from the last good state", _state_start(settings), limit_s=_LIMIT_S)
+    yield from part(GROUP, "relist after 410", _relist(settings, n), limit_s=_LIMIT_S)
+    if settings.peers:
+        yield from part(GROUP, "beside the peers", peer_load.scale(settings, GROUP), limit_s=2 * _LIMIT_S)
 
 
 def _made(path: Path) -> Path:
@@ -48,7 +51,17 @@ def _made(path: Path) -> Path:
 # --- against the API server -----------------------------------------------------------------------------------------------------
 
 
-def _shared(running: Cluster, n: int, settings: Run) -> Iterator[Row]:
+def _shared(settings: Run, n: int) -> Iterator[Row]:
+    with cluster.running(_made(settings.scratch / "shared")) as running:
+        yield from _shared_on(running, n, settings)
+
+
+def _own(settings: Run) -> Iterator[Row]:
+    with cluster.running(_made(settings.scratch / "own")) as running:
+        yield from _own_on(running, settings)
+
+
+def _shared_on(running: Cluster, n: int, settings: Run) -> Iterator[Row]:
     """Routes on a few Services: memory before and after, and the start."""
     api = running.plane.api
     for obj in _few_services():
@@ -75,40 +88,61 @@ def _shared(running: Cluster, n: int, settings: Run) -> Iterator[Row]:
         )
 
 
-def _own(running: Cluster) -> Iterator[Row]:
-    """Routes with a Service and a slice each, then the large cluster: 20,000 Services, 100,000 endpoints, 5,000 certificates."""
+def _own_on(running: Cluster, settings: Run) -> Iterator[Row]:
+    """Routes with a Service and a slice each, then the full load: 20,000 Services, 100,000 endpoints, 5,000 certificates."""
     api = running.plane.api
-    api.create(objects.service("own-0"))
+    api.create(_own_service(0))
     api.create(_own_slice(0))
-    api.create(objects.ingress("own-0", [objects.host(0)], "own-0"))
+    api.create(_own_route(0))
     with running.proxy() as proxy:
         await_answer(running.probe(), objects.host(0))
         empty_kib = machine.rss_kib(proxy.pids[0])
     say(f"bench: scale: loading {N_ROUTES:,} Ingresses with a Service and a slice each")
     for make in (_own_service, _own_slice, _own_route):
         running.create(make(i) for i in range(1, N_ROUTES + 1)).finish()
+    api.close()  # the server may have closed what was idle meanwhile
     with running.proxy() as proxy:
         await_answer(running.probe(), objects.host(N_ROUTES))
         kib = machine.rss_kib(proxy.pids[0])
-    note = f"RSS {kib / 1024:.0f} MiB, {empty_kib / 1024:.0f} MiB with one route"
-    name = f"memory of a route, {N_ROUTES:,} with a Service and slice each, after start"
-    yield figures.plain(GROUP, name, "KiB", [(kib - empty_kib) / N_ROUTES], target=Target.maximum(8), note=note)
-    say(f"bench: scale: loading {N_FULL_SERVICES - N_ROUTES:,} more Services and {N_FULL_CERTIFICATES:,} certificates")
+        note = f"RSS {kib / 1024:.0f} MiB, {empty_kib / 1024:.0f} MiB with one route"
+        name = f"memory of a route, {N_ROUTES:,} with a Service and slice each, after"
+        yield figures.plain(GROUP, f"{name} start", "KiB", [(kib - empty_kib) / N_ROUTES], target=Target.maximum(8), note=note)
+        for i in range(1, N_CHANGES + 1):
+            api.replace(_own_slice(i, later=1))
+        name, changed_kib = f"{name} {N_CHANGES} endpoint changes", machine.rss_kib(proxy.pids[0])
+        yield figures.plain(GROUP, name, "KiB", [(changed_kib - empty_kib) / N_ROUTES], target=Target.maximum(8))
+    say(
+        f"bench: scale: {N_FULL_SERVICES - N_ROUTES:,} more Services, {N_FULL_CERTIFICATES:,} of the routes with a certificate each"
+    )
+    ingresses = api.path("networking.k8s.io/v1", "Ingress", namespace=objects.NAMESPACE)
+    api.call("DELETE", ingresses, query={"labelSelector": "bench=replaced"})
     for make in (_own_service, _own_slice):
         running.create(make(i) for i in range(N_ROUTES + 1, N_FULL_SERVICES)).finish()
     running.create(_secrets()).finish()
-    running.create(_certified(i) for i in range(N_FULL_CERTIFICATES)).finish()
-    name = f"{N_ROUTES:,} routes, {N_FULL_SERVICES:,} Services and slices, {N_FULL_CERTIFICATES:,} certificates"
-    with running.proxy(await_listening=False, tls=True) as proxy:
-        await_answer(running.probe(), objects.host(N_ROUTES))
-        took_s = time.monotonic() - proxy.started_s
-        kib = machine.rss_kib(proxy.pids[0])
-    yield figures.plain(GROUP, f"cold start, {name}", "s", [took_s], target=Target.maximum(3), note=f"RSS {kib / 1024:.0f} MiB")
+    running.create(_certified(i) for i in range(1, N_FULL_CERTIFICATES + 1)).finish()
+    title = f"{N_ROUTES:,} Ingresses, {N_FULL_SERVICES:,} Services and slices, {N_FULL_CERTIFICATES:,} certificates"
+    yield from _full_starts(running, settings, title)
+
+
+def _full_starts(running: Cluster, settings: Run, title: str) -> Iterator[Row]:
+    took_s, cpu_s, mib = [], [], []
+    for _ in range(1 if settings.effort is Effort.TRIAL else 3):
+        with running.proxy(await_listening=False, tls=True) as proxy:
+            probe = running.probe()
+            for i in (N_ROUTES, N_FULL_CERTIFICATES, 1):
+                await_answer(probe, objects.host(i))
+            took_s.append(time.monotonic() - proxy.started_s)
+            cpu_s.append(machine.cpu_s(proxy.pids))
+            mib.append(machine.rss_kib(proxy.pids[0]) / 1024)
+    note = f"{N_FULL_SERVICES * N_FULL_ENDPOINTS:,} endpoints"
+    yield figures.plain(GROUP, f"cold start, {title}", "s", took_s, target=Target.maximum(3), note=note)
+    yield figures.plain(GROUP, f"cold start, {title}: CPU", "s", cpu_s)
+    yield figures.plain(GROUP, f"memory, {title}", "MiB", mib)
 
 
 def _starts(running: Cluster, n: int, settings: Run, title: str, *, target: Target) -> Iterator[Row]:
     took_s, cpu_s = [], []
-    for _ in range(3 if settings.quick else 5):
+    for _ in range(settings.n_runs):
         with running.proxy(await_listening=False) as proxy:
             probe = running.probe()
             for i in (n, 0, n // 2):  # the table is published whole: all of it is there when one is
@@ -153,26 +187,28 @@ def _route(i: int) -> Object:
 
 
 def _own_service(i: int) -> Object:
-    return objects.service(f"own-{i}")
+    return objects.service(f"own-{i}", headless=True)
 
 
-def _own_slice(i: int) -> Object:
-    numbers = [i * N_FULL_ENDPOINTS + k for k in range(N_FULL_ENDPOINTS)]
+def _own_slice(i: int, later: int = 0) -> Object:
+    numbers = [i * N_FULL_ENDPOINTS + k + later for k in range(N_FULL_ENDPOINTS)]
     ips = [f"10.244.{3 + number // 250 % 250}.{1 + number % 250}" for number in numbers]
     return objects.endpoint_slice(f"own-{i}", ips, ORIGIN_PORT)
 
 
 def _own_route(i: int) -> Object:
-    return objects.ingress(f"own-{i}", [objects.host(i)], f"own-{i}")
+    obj = objects.ingress(f"own-{i}", [objects.host(i)], f"own-{i}")
+    obj["metadata"]["labels"] = {"bench": "replaced" if 1 <= i <= N_FULL_CERTIFICATES else "kept"}
+    return obj
 
 
 def _secrets() -> Iterator[Object]:
-    for i, made in enumerate(tls.make_certificates(N_FULL_CERTIFICATES, "ECDSA P-256")):
+    for i, made in enumerate(tls.make_certificates(N_FULL_CERTIFICATES + 1, "ECDSA P-256")[1:], 1):
         yield objects.tls_secret(f"tls-{i}", made.certificate, made.key)
 
 
 def _certified(i: int) -> Object:
-    return objects.ingress(f"tls-{i}", [f"s{i}.bench.example"], f"own-{i}", secret=f"tls-{i}")
+    return objects.ingress(f"tls-{i}", [objects.host(i)], f"own-{i}", secret=f"tls-{i}")
 
 
 # --- the cost of one change -----------------------------------------------------------------------------------------------------
@@ -215,14 +251,29 @@ def _change_costs(settings: Run) -> Iterator[Row]:
             )
 
 
-def _state_start(settings: Run) -> Row:
+def _state_start(settings: Run) -> Iterator[Row]:
     """Process start to the first routed answer from the last good state, with the API server away."""
-    n, n_starts = (10_000, 3) if settings.quick else (100_000, 7)
+    n, n_starts = (10_000, 3) if settings.quick else (100_000, settings.n_runs)
     say(f"bench: scale: start from the last good state, {n:,} routes")
     scratch = _made(settings.scratch / "state")
     line = _child("benchmarks.state_start", [str(scratch), str(n), str(n_starts)], "the start from the last good state")[-1]
     took_s = [float(word) for word in line.split()]
-    return figures.plain(GROUP, f"start from the last good state, {n:,} routes", "s", took_s, target=Target.maximum(0.5))
+    yield figures.plain(GROUP, f"start from the last good state, {n:,} routes", "s", took_s, target=Target.maximum(0.5))
+
+
+def _relist(settings: Run, n: int) -> Iterator[Row]:
+    """All watches answered 410 at once: what listing again costs, when a change made meanwhile is seen, and the longest wait."""
+    say(f"bench: scale: listing again after 410, {n:,} routes")
+    arguments = [str(_made(settings.scratch / "relist")), str(n), str(settings.n_runs)]
+    found: dict[str, list[float]] = json.loads(_child("benchmarks.relist", arguments, "listing again")[-1])
+    title, note = f"relist after 410, {n:,} routes", "scripted API server"
+    yield figures.plain(GROUP, f"{title}: a change made meanwhile is seen", "s", found["seen_s"], note=f"{note}; its time included")
+    yield figures.plain(GROUP, f"{title}: the same with requests going on", "s", found["seen_busy_s"], note=note)
+    yield figures.plain(GROUP, f"{title}: CPU", "s", found["cpu_s"], note=note)
+    for what in ("request", "handshake"):
+        ours, quiet = found[f"{what}_ms"], found[f"{what}_quiet_ms"]
+        name = f"{title}: longest {what}"
+        yield figures.compared(GROUP, name, "ms", ours, quiet, "without a relist", less_is_better=True, note=note)
 
 
 def _child(module: str, arguments: Sequence[str], what: str) -> list[str]:

@@ -178,7 +178,8 @@ libpython_promote(void)
   return dlopen(info.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) != NULL ? NULL : dlerror();
 }
 
-/* Isolated: no PYTHON* variables, no user site, no signal handlers.  NULL, or what failed.  Leaves the GIL released. */
+/* Isolated: no PYTHON* variables, no user site, no signal handlers.  NULL, or what failed.  Leaves the GIL released, and the cyclic
+ * garbage collector disabled. */
 static const char *
 python_initialise(void)
 {
@@ -206,7 +207,8 @@ python_initialise(void)
   if (PyStatus_Exception(status)) {
     return status.err_msg != NULL ? status.err_msg : "Py_InitializeFromConfig failed";
   }
-  PyEval_SaveThread(); /* cffi takes the GIL itself */
+  (void)PyGC_Disable(); /* a start makes much and drops little; the controller enables it when its first table stands */
+  PyEval_SaveThread();  /* cffi takes the GIL itself */
   return NULL;
 }
 

@@ -13,20 +13,53 @@
 #include "respond.h"
 #include "stats.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-/* What a forwarded transaction keeps until it closes. */
+/* What a forwarded transaction keeps until it closes, and the continuation of its hooks, whose data it is: asking for a user argument
+ * instead costs a dynamic_cast each time.  A pair goes from one transaction to the next and is never freed, since destroying a continuation
+ * takes an event. */
 struct txn {
+  struct txn *next; /* of the spare ones */
+  TSCont cont;
+  TSEvent later; /* what to go on with, in reenable_later() */
+  TSHttpTxn txnp;
   struct atsk_pick pick;
   struct atsk_next_hop hop;
+  struct atsk_forwarded forwarded;
   uint32_t attempts; /* begun so far; attempt k is at choice k modulo pick.n */
   bool is_safe;      /* RFC 9110 section 9.2.1: may be sent again, whatever became of it */
-  bool is_guarded;   /* has the hooks that look at an attempt which may be the last */
+  bool is_guarded;   /* an attempt that may be the last is looked at */
+  bool is_lone;      /* has one choice, and is guarded only once that has failed: each hook costs a thousand instructions */
 };
 
-static int txn_slot = -1; /* ids made once, in atsk_txn_init */
-static TSCont on_txn_cont;
+/* Spare ones, each thread's own: a transaction stays on its client connection's thread, so a list is as long as that thread has ever had
+ * transactions at once. */
+static __thread struct txn *spares; /* __thread: in C and C++ alike */
+
+static int on_txn(TSCont contp, TSEvent event, void *edata);
+
+static struct txn *
+txn_take(void)
+{
+  struct txn *txn = spares;
+  if (txn != NULL) {
+    spares = txn->next;
+    return txn;
+  }
+  txn       = (struct txn *)TSmalloc(sizeof *txn);
+  txn->cont = TSContCreate(on_txn, NULL); /* no mutex: the transaction's own serialises its hooks */
+  TSContDataSet(txn->cont, txn);
+  return txn;
+}
+
+static void
+txn_give(struct txn *txn)
+{
+  txn->next = spares;
+  spares    = txn;
+}
 
 static void
 failure_count(TSHttpTxn txnp)
@@ -51,10 +84,10 @@ failure_count(TSHttpTxn txnp)
 static int
 on_later(TSCont contp, TSEvent event, void *edata)
 {
-  TSHttpTxn txnp = (TSHttpTxn)TSContDataGet(contp);
+  struct txn *txn = (struct txn *)TSContDataGet(contp);
   (void)event, (void)edata;
   TSContDestroy(contp);
-  TSHttpTxnReenable(txnp, TS_EVENT_HTTP_CONTINUE);
+  TSHttpTxnReenable(txn->txnp, txn->later);
   return 0;
 }
 
@@ -62,15 +95,51 @@ on_later(TSCont contp, TSEvent event, void *edata)
  * state machine from inside UnixNetVConnection::connectUp, with its socket closed already: the next attempt's socket would get the same
  * number, and connectUp, going on, take just that out of epoll.  Nothing would be heard of it but the connect timeout. */
 static void
-reenable_later(TSHttpTxn txnp)
+reenable_later(TSHttpTxn txnp, struct txn *txn, TSEvent event)
 {
   TSCont later = TSContCreate(on_later, TSMutexCreate()); /* an event needs one; it goes with the continuation */
-  TSContDataSet(later, txnp);
+  txn->txnp    = txnp;
+  txn->later   = event;
+  TSContDataSet(later, txn);
   (void)TSContScheduleOnThread(later, 0, TSEventThreadSelf());
 }
 
+/* Looks at what becomes of the attempt to come, too: others end in a pod's answer or in another attempt. */
+static void
+attempt_guard(TSHttpTxn txnp, struct txn *txn)
+{
+  if (!txn->is_guarded) {
+    TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, txn->cont);
+    txn->is_guarded = true;
+  }
+}
+
+/* What Traffic Server answers when there is no next hop (HttpTransact::handle_parent_died). */
+static TSHttpStatus
+failure_status(TSHttpTxn txnp)
+{
+  switch (TSHttpTxnServerStateGet(txnp)) {
+  case TS_SRVSTATE_ACTIVE_TIMEOUT:
+  case TS_SRVSTATE_INACTIVE_TIMEOUT:
+    return TS_HTTP_STATUS_GATEWAY_TIMEOUT;
+  case TS_SRVSTATE_OUTBOUND_CONGESTION:
+    return TS_HTTP_STATUS_SERVICE_UNAVAILABLE;
+  default:
+    return TS_HTTP_STATUS_BAD_GATEWAY;
+  }
+}
+
+/* Ends a request that had one choice and went unguarded. */
+static void
+attempt_refuse(TSHttpTxn txnp, struct txn *txn)
+{
+  attempt_guard(txnp, txn); /* counts the failure, and says it in our words */
+  TSHttpTxnStatusSet(txnp, failure_status(txnp));
+  reenable_later(txnp, txn, TS_EVENT_HTTP_ERROR);
+}
+
 /* TS_HTTP_OS_DNS_HOOK: maybe once for the URL's own host, before a next hop is chosen, and then before every attempt.  True if another
- * one has failed before. */
+ * one has failed before: the transaction goes on later then. */
 static bool
 attempt_begin(TSHttpTxn txnp, struct txn *txn)
 {
@@ -78,6 +147,13 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
     return false;
   }
   uint32_t attempt = txn->attempts++;
+  if (attempt == 0 && txn->is_lone) { /* its action names it still, so it fails into this hook; with luck, into none */
+    return false;
+  }
+  if (attempt == 1 && txn->is_lone && TSHttpTxnServerSsnTransactionCount(txnp) <= 1) { /* see attempt_connected() */
+    attempt_refuse(txnp, txn);
+    return true;
+  }
   if (attempt > 0) {
     failure_count(txnp);
     atsk_count(ATSK_COUNT_RETRIES);
@@ -89,10 +165,11 @@ attempt_begin(TSHttpTxn txnp, struct txn *txn)
   } else {
     atsk_next_hop_set(txnp, &txn->hop, &txn->pick, attempt + 1);
   }
-  if ((is_last || !txn->is_safe) && !txn->is_guarded) { /* others end in a pod's answer or in another attempt */
-    TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, on_txn_cont);
-    TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_txn_cont);
-    txn->is_guarded = true;
+  if (is_last || !txn->is_safe) {
+    attempt_guard(txnp, txn);
+  }
+  if (attempt > 0) {
+    reenable_later(txnp, txn, TS_EVENT_HTTP_CONTINUE);
   }
   return attempt > 0;
 }
@@ -104,9 +181,11 @@ attempt_connected(TSHttpTxn txnp, struct txn *txn)
   if (atsk_next_hop_is_refused(txnp, &txn->hop, atsk_settings_view()->allow_loopback_names)) {
     return false;
   }
+  atsk_forwarded_add(txnp, &txn->forwarded);
   /* The last choice, on a connection from the pool: the pod may close it this very moment, as it may any idle one, and would answer
    * on a fresh one.  Without this, a Service with one pod loses such a request. */
-  if (txn->attempts >= txn->pick.n && txn->attempts < ATSK_TRIES_MAX && TSHttpTxnServerSsnTransactionCount(txnp) > 1) {
+  if (txn->is_guarded && txn->attempts >= txn->pick.n && txn->attempts < ATSK_TRIES_MAX &&
+      TSHttpTxnServerSsnTransactionCount(txnp) > 1) {
     atsk_next_hop_set(txnp, &txn->hop, &txn->pick, txn->attempts % txn->pick.n);
   }
   return true;
@@ -133,39 +212,34 @@ static int
 on_txn(TSCont contp, TSEvent event, void *edata)
 {
   TSHttpTxn txnp   = (TSHttpTxn)edata;
-  struct txn *txn  = (struct txn *)TSUserArgGet(txnp, txn_slot);
+  struct txn *txn  = (struct txn *)TSContDataGet(contp);
   TSEvent reenable = TS_EVENT_HTTP_CONTINUE;
-  (void)contp;
-  if (txn != NULL) {
-    switch (event) {
-    case TS_EVENT_HTTP_OS_DNS:
-      if (attempt_begin(txnp, txn)) {
-        reenable_later(txnp);
-        return 0;
-      }
-      break;
-    case TS_EVENT_HTTP_SEND_REQUEST_HDR:
-      if (!attempt_connected(txnp, txn)) {
-        TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_BAD_GATEWAY);
-        reenable = TS_EVENT_HTTP_ERROR;
-      }
-      break;
-    case TS_EVENT_HTTP_READ_RESPONSE_HDR:
-      answer_read(txnp);
-      break;
-    case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
-      if (atsk_respond_replace_error(txnp)) {
-        failure_count(txnp);
-      }
-      break;
-    case TS_EVENT_HTTP_TXN_CLOSE:
-      TSUserArgSet(txnp, txn_slot, NULL);
-      atsk_pick_release(&txn->pick);
-      TSfree(txn);
-      break;
-    default:
-      break;
+  switch (event) {
+  case TS_EVENT_HTTP_OS_DNS:
+    if (attempt_begin(txnp, txn)) {
+      return 0;
     }
+    break;
+  case TS_EVENT_HTTP_SEND_REQUEST_HDR:
+    if (!attempt_connected(txnp, txn)) {
+      TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_BAD_GATEWAY);
+      reenable = TS_EVENT_HTTP_ERROR;
+    }
+    break;
+  case TS_EVENT_HTTP_READ_RESPONSE_HDR:
+    answer_read(txnp);
+    break;
+  case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
+    if (atsk_respond_replace_error(txnp)) {
+      failure_count(txnp);
+    }
+    break;
+  case TS_EVENT_HTTP_TXN_CLOSE:
+    atsk_pick_release(&txn->pick);
+    txn_give(txn); /* before the call below, which may begin the connection's next request */
+    break;
+  default:
+    break;
   }
   TSHttpTxnReenable(txnp, reenable);
   return 0;
@@ -174,15 +248,10 @@ on_txn(TSCont contp, TSEvent event, void *edata)
 enum atsk_status
 atsk_txn_init(char *why, size_t why_size)
 {
-  if (TSUserArgIndexReserve(TS_USER_ARGS_TXN, "atsk8s", "the endpoints that this request may try", &txn_slot) != TS_SUCCESS) {
-    (void)snprintf(why, why_size, "all transaction argument slots of Traffic Server are taken: load fewer plugins");
-    return ATSK_E_STATE;
-  }
   if (atsk_respond_init() != ATSK_OK) {
     (void)snprintf(why, why_size, "getrandom(2) gave no random bytes");
     return ATSK_E_STATE;
   }
-  on_txn_cont = TSContCreate(on_txn, NULL); /* no mutex: transactions must not wait for each other */
   return ATSK_OK;
 }
 
@@ -226,22 +295,24 @@ static void
 forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in, const struct atsk_pick *pick)
 {
   const struct atsk_settings *settings = atsk_settings_view();
-  struct txn *txn                      = (struct txn *)TSmalloc(sizeof *txn);
+  struct txn *txn                      = txn_take();
   txn->pick                            = *pick;
   txn->attempts                        = 0;
   txn->is_guarded                      = false;
-  TSUserArgSet(txnp, txn_slot, txn);
-  TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, on_txn_cont);
-  TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, on_txn_cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, txn->cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, txn->cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, txn->cont);
   atsk_next_hop_begin(txnp, rri, &txn->pick, &txn->hop);
   records_override(txnp, settings);
   if (settings->cache) {
-    TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, on_txn_cont);
+    TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, txn->cont);
     atsk_cache_key_set(txnp, in);
   }
   method_prepare(txnp, rri, txn);
+  /* Of a cache, a stale answer would have to be served: Traffic Server does that where it finds no next hop. */
+  txn->is_lone = pick->n == 1 && txn->is_safe && !txn->hop.is_name && !settings->cache;
   /* Last: it moves the header's strings, which the view borrows. */
-  atsk_forwarded_apply(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings);
+  atsk_forwarded_take(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings, &txn->forwarded);
   atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);
 }
 

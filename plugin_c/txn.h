@@ -8,7 +8,7 @@
 
 ATSK_BEGIN_DECLS
 
-/* Reserves what transactions share (an argument slot, continuations); once, at plugin load.  ATSK_E_STATE with `why`. */
+/* Makes what transactions share; once, at plugin load.  ATSK_E_STATE with `why`. */
 enum atsk_status atsk_txn_init(char *why, size_t why_size) ATSK_MUST_CHECK;
 
 /* TSRemapDoRemap: answers the request itself, or rewrites it to a pod and arranges for the next ones. */

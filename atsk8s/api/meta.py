@@ -60,6 +60,10 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", gc=False):
             fill(self, "deletion_timestamp", "")
 
 
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isprintable() and "/" not in name
+
+
 class KubeObject(msgspec.Struct, frozen=True, gc=False):
     """What every kind starts with."""
 
@@ -70,11 +74,13 @@ class KubeObject(msgspec.Struct, frozen=True, gc=False):
         """A new key each time: take it once and keep it.
 
         Raises:
-            RejectError: the object has no name.
+            RejectError: the object has no name, or one that no API server accepts: names go into logs and verdicts as they are.
         """
         meta = self.metadata
         if not meta.name:
             raise RejectError(Reason.MALFORMED, "metadata.name is empty: give the object a name")
+        if not (_is_plain(meta.name) and _is_plain(meta.namespace)):
+            raise RejectError(Reason.MALFORMED, "metadata.name or metadata.namespace is no name: correct it")
         return ObjectKey(intern(meta.namespace), meta.name)
 
 

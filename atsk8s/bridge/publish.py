@@ -103,17 +103,21 @@ class CommitWriter:
                 if status == _OUT_OF_ORDER:
                     raise InvariantError(f"the core was called out of order: {type(call).__name__}")
                 key, ref = _named(call)
-                why = f"refused by the core ({_STATUS.get(status, status)}); please report this"
-                _log.error(
-                    "refused by the core",
-                    extra={"item": type(call).__name__, "object": str(ref), "why": _STATUS.get(status, status)},
-                )
-                found[key] = Condition(object=ref, reason=Reason.UNSUPPORTED, message=why)
+                found[key] = _refusal(call, ref, str(_STATUS.get(status, status)))
         except BaseException:
             lib.atsk_py_commit_abort()
             raise
         refused.update(found)
         return found
+
+
+def _refusal(call: Call, ref: ObjectRef, why: str) -> Condition:
+    """What a refused call means: a certificate is the Secret's fault; anything else that the model passed is ours."""
+    if isinstance(call, PutCertificate):  # OpenSSL looks closer than the model: at every key and signature of the chain
+        message = f"TLS cannot use it ({why}): a key or a signature in its chain is unreadable, or too weak for OpenSSL's level 2"
+        return Condition(object=ref, reason=Reason.INVALID_CERTIFICATE, message=message)
+    _log.error("refused by the core", extra={"item": type(call).__name__, "object": str(ref), "why": why})
+    return Condition(object=ref, reason=Reason.UNSUPPORTED, message=f"refused by the core ({why}); please report this")
 
 
 def _without(changes: Changes, refused: Mapping[object, Condition]) -> Changes:

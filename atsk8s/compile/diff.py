@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.compile.encode import encode, encode_endpoints, route_identities
+from atsk8s.compile.encode import encode, encode_endpoints, route_identities, services_in_order
 from atsk8s.errors import InvariantError
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Certificate, HostKey, Service, ServiceKey, VirtualHost
@@ -65,12 +65,24 @@ class DropCertificate(NamedTuple):
 
 
 class PutVhost(NamedTuple):
-    """atsk_commit_vhost."""
+    """atsk_commit_vhost.  `services` and `routes` are the ids of `Blob.services` and `Blob.routes`."""
 
-    key: HostKey
-    blob: bytes
+    vhost: VirtualHost
     services: tuple[int, ...]
     routes: tuple[int, ...]
+
+    @property
+    def key(self) -> HostKey:
+        return self.vhost.key
+
+    @property
+    def blob(self) -> bytes:
+        """Encoded as it is asked for: a first table's blobs, all at once, would leave holes in memory that nothing fills.
+
+        Raises:
+            InvariantError: see `encode`.
+        """
+        return encode(self.vhost).data
 
 
 class DropVhost(NamedTuple):
@@ -280,12 +292,16 @@ class Published:
         if former is not None and former.vhost == vhost:
             vhosts.set(key, former._replace(vhost=vhost))  # one value less in memory
             return
-        blob = encode(vhost)
-        ids = _refer(services, blob.services, former.vhost.services() if former else ())
-        known = dict(zip(route_identities(former.vhost), former.route_ids, strict=True)) if former else {}
-        route_ids = tuple(known.get(identity) or self._new_id() for identity in blob.routes)
+        ids = _refer(services, services_in_order(vhost), former.vhost.services() if former else ())
+        if former is None:
+            n_routes = len(vhost.rules) + (vhost.default is not None)
+            route_ids = tuple(range(self._next_id, self._next_id + n_routes))
+            self._next_id += n_routes
+        else:
+            known = dict(zip(route_identities(former.vhost), former.route_ids, strict=True))
+            route_ids = tuple(known.get(identity) or self._new_id() for identity in route_identities(vhost))
         vhosts.set(key, _PublishedVhost(vhost, route_ids))
-        calls.append(PutVhost(key, blob.data, ids, route_ids))
+        calls.append(PutVhost(vhost, ids, route_ids))
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -303,13 +319,13 @@ def _refer(things: _Overlay[H, _Stable], now: Iterable[H], before: Iterable[H]) 
         stable = things.get(key)
         if stable is None:
             raise InvariantError(f"{key} is referred to, but was never brought in")
-        things.set(key, stable._replace(n_uses=stable.n_uses + 1))
+        things.set(key, _Stable(stable.id, stable.digest, stable.n_uses + 1, stable.is_wanted))
         ids.append(stable.id)
     for key in before:
         stable = things.get(key)
         if stable is None:
             raise InvariantError(f"{key} was referred to, and is gone")
-        things.set(key, stable._replace(n_uses=stable.n_uses - 1))
+        things.set(key, _Stable(stable.id, stable.digest, stable.n_uses - 1, stable.is_wanted))
     return tuple(ids)
 
 

@@ -94,6 +94,16 @@ def route_identities(vhost: VirtualHost) -> list[str]:
     return identities
 
 
+def services_in_order(vhost: VirtualHost) -> tuple[ServiceKey, ...]:
+    """`Blob.services` of a virtual host, without encoding it."""
+    rules = vhost.rules if len(vhost.rules) < 2 else sorted(vhost.rules, key=rule_order)
+    if vhost.default is not None:
+        rules = (*rules, vhost.default)
+    if len(rules) == 1 and len(rules[0].backends) == 1:
+        return (rules[0].backends[0].service,)
+    return tuple(dict.fromkeys(backend.service for rule in rules for backend in rule.backends))
+
+
 def encode(vhost: VirtualHost) -> Blob:
     """The blob of `vhost`; the order of its rules does not matter.
 

@@ -174,8 +174,8 @@ class Model:
         now = claims or _NO_CLAIMS
         for host in self._routes.replace(former.routes, now.routes):
             self._dirty_hosts[host] = None
-            # The certificates of the namespace that owns the routes come first.
-            self._dirty_tls[host] = None
+            if host in self._tls_claims:  # the certificates of the namespace that owns the routes come first
+                self._dirty_tls[host] = None
         for host in self._tls_claims.replace(former.tls, now.tls):
             self._dirty_tls[host] = None
         self._verdicts.put(("Ingress", key), now.conditions)

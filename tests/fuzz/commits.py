@@ -63,20 +63,14 @@ def kept_objects() -> Iterable[tuple[AnyKind, ObjectKey, Any]]:
                 yield kind, obj.key, obj
 
 
-def check_state(model: Model, *, are_names_plain: bool = True) -> None:
-    """What holds of any drained model: verdicts are bounded lines, and each virtual host survives its way into bytes.
-
-    Args:
-        are_names_plain: every object's name and namespace prints and has no slash, as with an API server that checks them.  A
-            verdict repeats them as they are, and a blob has them as one text.
-    """
+def check_state(model: Model) -> None:
+    """What holds of any drained model: verdicts are bounded lines, and each virtual host survives its way into bytes."""
     for condition in model.conditions():
-        if are_names_plain:
-            check_message(condition.message)
+        check_message(condition.message)
     for key, vhost in model.state().vhosts.items():
         assert vhost is not None
         decoded = decode(encode(vhost), key)
-        assert decoded == vhost or not are_names_plain
+        assert decoded == vhost
         assert key.host == key.host.lower()
         for rule in vhost.rules:
             normal = normalise_path(rule.path.encode())
@@ -98,15 +92,11 @@ class Cluster:
 
         self._settings = settings
         self._is_kept = is_kept
-        self._are_names_plain = True
         self.model = Model(settings)
         self._writer: CommitWriter = CommitWriter()  # its first commit takes over: the table starts anew
 
     def put(self, kind: AnyKind, key: ObjectKey, obj: Any) -> None:
         """See `Model.put`."""
-        self._are_names_plain = self._are_names_plain and all(
-            part.isprintable() and "/" not in part for part in (key.namespace, key.name)
-        )
         self.model.put(kind, key, obj)
 
     def commit(self) -> None:
@@ -115,7 +105,7 @@ class Cluster:
         self._writer.commit(model.drain(now_s=NOW_S))
         refused = [condition for condition in self._writer.refusals() if condition.object.kind != "Secret"]
         assert not refused, f"refused by the core: {refused}"
-        check_state(model, are_names_plain=self._are_names_plain)
+        check_state(model)
 
     def finish(self, stores: Mapping[AnyKind, Store[Any]]) -> None:
         """Check the end: what came step by step is what comes at once, and what is right is served."""

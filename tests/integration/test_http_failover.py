@@ -50,6 +50,7 @@ SERVICES = {
     "alone": [ALONE.ip],
     "only-silent": [SILENT.ip],
     "only-drops": [DROPS],
+    "only-refuses": [REFUSES],
 }
 
 
@@ -189,9 +190,20 @@ def test_nobody_there_is_502(ats: Ats) -> None:
     assert after - before == 8, "four attempts a request, and no more"
 
 
-def test_silence_is_504(ats: Ats) -> None:
-    answer = ats.get("/", host="only-silent.test", method="POST", body=b"x")
-    assert_failed(answer, 504)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_silence_of_a_lone_pod_is_504(ats: Ats, backends: Backends, method: str) -> None:
+    """Asked once: there is no other pod, and the connection was new."""
+    before = ats.counter("atsk8s_endpoint_failures_total", result="timeout")
+    assert_failed(ats.get("/", host="only-silent.test", method=method, body=b"x" if method == "POST" else None), 504)
+    assert len(backends.requests()) == 1
+    assert ats.counter("atsk8s_endpoint_failures_total", result="timeout") - before == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_lone_pod_that_refuses_is_asked_once(ats: Ats, method: str) -> None:
+    before = ats.counter("atsk8s_endpoint_failures_total", result="connect")
+    assert_failed(ats.get("/", host="only-refuses.test", method=method, body=b"x" if method == "POST" else None), 502)
+    assert ats.counter("atsk8s_endpoint_failures_total", result="connect") - before == 1
 
 
 def test_a_pods_own_error_is_an_answer(ats: Ats, backends: Backends) -> None:

@@ -254,6 +254,33 @@ def test_a_change_rings_the_bell_and_is_committed_alone() -> None:
     assert list(world.table.commits[1].services) == [SVC]
 
 
+def test_a_first_table_reads_each_object_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives before it is in the stores that it is made from; what arrives after is noted, one by one."""
+    world = World()
+    read: list[str] = []
+    put = Model.put
+
+    def noted(self: Model, kind: AnyKind, key: ObjectKey, obj: KubeObject | None) -> None:
+        read.append(kind.name)
+        put(self, kind, key, obj)
+
+    monkeypatch.setattr(Model, "put", noted)
+    world.source.unsynced = {"Ingress"}
+
+    def sync() -> None:
+        world.put(INGRESS, ingress())
+        world.put(SERVICE, service())
+        world.source.unsynced = set()
+
+    def check_and_change() -> None:
+        assert sorted(read) == ["Ingress", "Service"]
+        world.put(ENDPOINT_SLICE, endpoint_slice())
+
+    world.run(sync, check_and_change)
+
+    assert read[2:] == ["EndpointSlice"]
+
+
 def test_an_irrelevant_change_commits_nothing() -> None:
     world = World()
     world.run(lambda: world.put(SERVICE, service()))

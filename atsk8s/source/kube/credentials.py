@@ -1,8 +1,9 @@
 """Who we are to the API server: a kubeconfig or the pod's service account, as one immutable `Credentials`.
 
-The kubernetes package reads the kubeconfig (contexts, inline data, OIDC).  Done here instead: the file itself, so that an error
-says what to do; exec plugins, which the package runs without a time limit and whose errors it only logs; and the service account,
-whose token file the package does not strip and re-reads under no lock.
+A kubeconfig with nothing but a token, a client certificate or an exec plugin in its current context is read here: the kubernetes
+package, which reads the others (OIDC, passwords, proxies), costs a start 0.1 s and 17 MiB.  Done here in any case: the file itself,
+so that an error says what to do; exec plugins, which the package runs without a time limit and whose errors it only logs; and the
+service account, whose token file the package does not strip and re-reads under no lock.
 
 Secrets: a parser's message may quote the text it failed on, so such messages are rebuilt from their position, never passed on.
 """
@@ -10,6 +11,7 @@ Secrets: a parser's message may quote the text it failed on, so such messages ar
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import ssl
@@ -148,16 +150,11 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
     Raises:
         KubeError: missing, unreadable, malformed, or an exec plugin that fails or does not answer in time.
     """
-    what = "--kubeconfig"
-    config = _parse(read_file(path, what), f"{what}: {path}")
-    # Imported here: 0.25 s and 33 MB that a start from manifests does not need.
-    from kubernetes.client import Configuration
-    from kubernetes.config import ConfigException
-    from kubernetes.config.kube_config import KubeConfigLoader
-
+    what = f"--kubeconfig: {path}"
+    config = _parse(read_file(path, "--kubeconfig"), what)
     base = path.absolute().parent
     try:
-        cluster, user = _current(config, f"{what}: {path}")
+        cluster, user = _current(config, what)
         files = [path]
         for section, name in (
             (cluster, "certificate-authority"),
@@ -167,49 +164,146 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
         ):
             if section.get(name) and not section.get(f"{name}-data"):
                 files.append(base / str(section[name]))
-                read_file(files[-1], f"{what}: {path}: {name}")
+                read_file(files[-1], f"{what}: {name}")
         expires_s = None
         if isinstance(user.get("exec"), dict) and not user.get("token") and not user.get("tokenFile"):
-            expires_s = _run_exec_plugin(user, base, f"{what}: {path}", exec_timeout_s)
+            expires_s = _run_exec_plugin(user, base, what, exec_timeout_s)
         # Inline certificates and keys become files, because that is the only form in which OpenSSL's binding takes them; gone
         # again before this function returns, and in memory where there is such a file system.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="atsk8s-", dir=memory) as scratch:
-            loaded: Any = Configuration()
-            KubeConfigLoader(config, config_base_path=str(base), temp_file_path=scratch).load_and_set(loaded)
-            _forget_temporary_files()
-            server = str(loaded.host or "").rstrip("/")
-            url = urlsplit(server)
+            if _is_plain(cluster, user):
+                named = _read_plain(cluster, user, base, Path(scratch))
+            else:
+                named = _read_with_package(config, base, Path(scratch), what)
+            url = urlsplit(named.server)
             if url.scheme not in ("http", "https") or not url.hostname:
-                raise KubeError(f"{what}: {path}: the cluster's server is not an http or https URL")
+                raise KubeError(f"{what}: the cluster's server is not an http or https URL")
             tls = None
             if url.scheme == "https":
                 tls = _tls_context(
-                    ca_file=loaded.ssl_ca_cert,
-                    cert_file=loaded.cert_file,
-                    key_file=loaded.key_file,
-                    verify=bool(loaded.verify_ssl),
-                    what=f"{what}: {path}",
+                    ca_file=named.ca_file, cert_file=named.cert_file, key_file=named.key_file, verify=named.verify, what=what
                 )
     except KubeError:
         raise
-    except ConfigException as error:
-        raise KubeError(f"{what}: {path}: {error}") from None
-    except (TypeError, ValueError, AttributeError, KeyError, OSError) as error:
-        # The package walks the tree without checking types; its messages may quote values.
-        raise KubeError(f"{what}: {path}: is not a usable kubeconfig ({type(error).__name__})") from None
-    token = next((str(value).strip() for value in loaded.api_key.values() if value), "")
-    _check_header(token, f"{what}: {path}: the user's token")
+    except Exception as error:
+        # The package walks the tree unchecked, and asks an OIDC issuer over the network; its messages may quote values.
+        raise KubeError(f"{what}: is not a usable kubeconfig ({type(error).__name__})") from None
+    _check_header(named.authorization, f"{what}: the user's token")
     is_local = url.hostname in ("localhost", "::1") or url.hostname.startswith("127.")
     return Credentials(
-        server=server,
-        authorization=token,
+        server=named.server,
+        authorization=named.authorization,
         tls=tls,
-        tls_server_name=str(getattr(loaded, "tls_server_name", None) or ""),
-        proxy="" if is_local and not cluster.get("proxy-url") else str(loaded.proxy or ""),
+        tls_server_name=named.tls_server_name,
+        proxy="" if is_local and not cluster.get("proxy-url") else named.proxy,
         origin=f"kubeconfig {path}",
         files=tuple(files),
         expires_s=expires_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """What a kubeconfig's current context comes to.  The files of inline data are gone soon."""
+
+    server: str
+    authorization: str = field(default="", repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    tls_server_name: str = ""
+    proxy: str = ""
+
+
+_PLAIN_TEXTS = frozenset(
+    (
+        "server",
+        "certificate-authority",
+        "certificate-authority-data",
+        "tls-server-name",
+        "token",
+        "tokenFile",
+        "client-certificate",
+        "client-certificate-data",
+        "client-key",
+        "client-key-data",
+    )
+)
+_SKIP_VERIFY = "insecure-skip-tls-verify"
+
+
+def _is_plain(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> bool:
+    """Whether there is nothing in these that takes a library to understand: no auth-provider, no password, no proxy."""
+    if any(value for name, value in os.environ.items() if name.lower().endswith("_proxy")):
+        return False
+    return "server" in cluster and all(
+        isinstance(value, bool) if name == _SKIP_VERIFY else name in _PLAIN_TEXTS and isinstance(value, str)
+        for name, value in (*cluster.items(), *user.items())
+    )
+
+
+def _read_plain(cluster: Mapping[str, Any], user: Mapping[str, Any], base: Path, scratch: Path) -> _Named:
+    """Of a plain one.  Inline data goes before a file's name, as with the package.
+
+    Raises:
+        ValueError: inline data is not Base64.
+        OSError: a file cannot be read or written.
+    """
+
+    def file_of(section: Mapping[str, Any], name: str) -> str | None:
+        if f"{name}-data" in section:
+            if not section[f"{name}-data"]:
+                return None
+            content = base64.standard_b64decode(section[f"{name}-data"])
+            file = scratch / hashlib.sha256(content).hexdigest()  # what two sections have in common is written once
+            file.touch(mode=0o600)
+            file.write_bytes(content)
+            return str(file)
+        return str(base / section[name]) if section.get(name) else None
+
+    token = user.get("token", "")
+    if "token" not in user and user.get("tokenFile"):
+        token = (base / user["tokenFile"]).read_text(encoding="utf-8")
+    return _Named(
+        server=cluster["server"].rstrip("/"),
+        authorization=f"Bearer {token}".strip() if token else "",
+        ca_file=file_of(cluster, "certificate-authority"),
+        cert_file=file_of(user, "client-certificate"),
+        key_file=file_of(user, "client-key"),
+        verify=not cluster.get(_SKIP_VERIFY, False),
+        tls_server_name=cluster.get("tls-server-name", ""),
+    )
+
+
+def _read_with_package(config: dict[str, Any], base: Path, scratch: Path, what: str) -> _Named:
+    """Of any one, with the kubernetes package.
+
+    Raises:
+        KubeError: the package refuses it.
+        Exception: it is not what the package expects, or an OIDC issuer does not answer.
+    """
+    # Imported here, for the few starts that need it.
+    from kubernetes.client import Configuration
+    from kubernetes.config import ConfigException
+    from kubernetes.config.kube_config import KubeConfigLoader
+
+    loaded: Any = Configuration()
+    try:
+        KubeConfigLoader(config, config_base_path=str(base), temp_file_path=str(scratch)).load_and_set(loaded)
+    except ConfigException as error:
+        raise KubeError(f"{what}: {error}") from None
+    _forget_temporary_files()
+    return _Named(
+        server=str(loaded.host or "").rstrip("/"),
+        authorization=next((str(value).strip() for value in loaded.api_key.values() if value), ""),
+        ca_file=loaded.ssl_ca_cert,
+        cert_file=loaded.cert_file,
+        key_file=loaded.key_file,
+        verify=bool(loaded.verify_ssl),
+        tls_server_name=str(getattr(loaded, "tls_server_name", None) or ""),
+        proxy=str(loaded.proxy or ""),
     )
 
 
@@ -229,10 +323,14 @@ def _current(config: dict[str, Any], what: str) -> tuple[dict[str, Any], dict[st
     """The current context's cluster and user, as parts of `config` (not copies)."""
 
     def named(section: str, item: str, name: object) -> dict[str, Any]:
-        entries = config.get(section)
+        entries, found = config.get(section), list[dict[str, Any]]()
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(item), dict):
-                return dict.__getitem__(entry, item)
+                found.append(dict.__getitem__(entry, item))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise KubeError(f"{what}: {section} has {len(found)} entries named {name!r}: leave one")
         raise KubeError(f"{what}: {section} has no entry named {name!r}")
 
     current = config.get("current-context")

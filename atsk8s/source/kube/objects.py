@@ -13,6 +13,7 @@ from atsk8s.api.meta import K, ObjectKey, trim
 from atsk8s.api.wire import ListMeta, ListPage, RawPage
 from atsk8s.errors import RejectError
 from atsk8s.source.kinds import Kind
+from atsk8s.source.kube.sharing import Sharing
 from atsk8s.source.store import Rejection
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class ObjectReader(Generic[K]):
         self.n_undecodable = 0  # objects, including those without a name, which no store can show
         self.is_ignored = is_ignored
         self._kind = kind
+        self._sharing = Sharing()
         self._decoder = Decoder(kind.item)
         self._page_decoder: msgspec.json.Decoder[ListPage[K]] = msgspec.json.Decoder(ListPage[kind.item])  # type: ignore[name-defined]
 
@@ -49,7 +51,7 @@ class ObjectReader(Generic[K]):
             key, version = obj.key, obj.metadata.resource_version
             if self.is_ignored(key):
                 return key, version, None
-            return key, version, trim(obj, self._kind.annotation_prefixes, self._kind.label_names)
+            return key, version, self._finish(obj)
         except RejectError as error:
             named, version = identify(raw)
             return named, version, self._reject(named, version, error)
@@ -68,7 +70,7 @@ class ObjectReader(Generic[K]):
             try:
                 key = obj.key
                 if not self.is_ignored(key):
-                    into.objects[key] = trim(obj, self._kind.annotation_prefixes, self._kind.label_names)
+                    into.objects[key] = self._finish(obj)
             except RejectError as error:
                 meta = obj.metadata
                 named = ObjectKey(meta.namespace, meta.name) if meta.name else None
@@ -76,6 +78,9 @@ class ObjectReader(Generic[K]):
                 if named is not None and why is not None:
                     into.rejected[named] = why
         return page.metadata
+
+    def _finish(self, obj: K) -> K:
+        return self._sharing.share(trim(obj, self._kind.annotation_prefixes, self._kind.label_names))
 
     def _read_page_item_by_item(self, body: bytes, into: Gathering[K]) -> ListMeta:
         try:

@@ -261,3 +261,61 @@ def test_name_that_does_not_resolve() -> None:
     there = KubeTransport(lambda: from_token("http://no-such-host.invalid:1"))
     with pytest.raises(KubeError, match="no-such-host"):
         there.get("/x", {}, 1)
+
+
+@pytest.mark.parametrize("where", ["inline", "files", "token"])
+def test_what_is_plain_is_read_as_the_package_reads_it(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start without the package's import must not be another start."""
+    cert, _ = certificate(tmp_path, "client")
+    files = {"client-certificate": cert.name, "client-key": "client.key"}
+    inline = {f"{name}-data": base64.b64encode((tmp_path / file).read_bytes()).decode() for name, file in files.items()}
+    (tmp_path / "token").write_text(f" {TOKEN}\n")
+    user = {"inline": inline, "files": files, "token": {"tokenFile": "token"}}[where]
+    cluster = {"tls-server-name": "api", "insecure-skip-tls-verify": True, "certificate-authority": cert.name}
+    content = config("https://127.0.0.1:1/", cluster, **user)
+    texts: list[tuple[str, ...]] = []
+    found = []
+
+    def context(*, what: str, **options: Any) -> None:
+        texts.append(
+            tuple(
+                Path(value).read_text() if name.endswith("_file") and value else str(value)
+                for name, value in sorted(options.items())
+            )
+        )
+
+    monkeypatch.setattr(credentials, "_tls_context", context)
+    for is_plain in (True, False):
+        monkeypatch.setattr(credentials, "_is_plain", lambda *_, is_plain=is_plain: is_plain)
+        found.append(from_kubeconfig(write(tmp_path, content)))
+    assert found[0] == found[1]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "environ"),
+    [
+        ({"proxy-url": "http://p:1"}, {}, {}),
+        ({}, {"auth-provider": {"name": "oidc"}}, {}),
+        ({}, {"username": "u", "password": "p"}, {}),
+        ({}, {"token": 12}, {}),
+        ({"insecure-skip-tls-verify": "yes"}, {}, {}),
+        ({}, {}, {"HTTPS_PROXY": "http://p:1"}),
+        ({}, {}, {"no_proxy": "x"}),
+    ],
+)
+def test_what_is_not_plain_is_the_packages(
+    cluster: dict[str, Any], user: dict[str, Any], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    assert credentials._is_plain({"server": "https://x"}, {"token": TOKEN})
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert not credentials._is_plain({"server": "https://x"} | cluster, user)
+
+
+def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
+    content = config(token=TOKEN)
+    content["users"] *= 2
+    assert "users has 2 entries named 'u'" in complaint(write(tmp_path, content))
