@@ -21,10 +21,11 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from atsk8s import __version__
+from atsk8s.cluster_settings.state import ClusterSettings
 from atsk8s.config import Settings, parse_settings
 from atsk8s.errors import AtsK8sError, KubeError
 from atsk8s.model.state import Model
-from atsk8s.source.kinds import KINDS
+from atsk8s.source.kinds import CONFIG_MAP, KINDS
 from atsk8s.source.manifests import ManifestSource
 
 READ_TIMEOUT_S: Final = 60.0  # for a directory to be read
@@ -89,10 +90,16 @@ def _load(directory: Path, options: Sequence[str]) -> tuple[Model, list[str]]:
     finally:
         source.stop()
     model = Model(settings)
+    cluster_settings = ClusterSettings(settings, settings.pod_namespace or "default", None)
     problems = [f"{problem.origin}: {problem.reason}: {problem.message}" for problem in source.problems()]
     for kind in KINDS:
         for key, obj in source.store(kind).snapshot().items():
-            model.put(kind, key, obj)
+            if kind is CONFIG_MAP:
+                cluster_settings.put(key, obj)
+            else:
+                model.put(kind, key, obj)
+    cluster_settings.apply()
+    problems += sorted(f"{found.object}: {found.reason}: {found.message}" for found in cluster_settings.conditions())
     model.drain(now_s=int(time.time()))
     return model, problems
 

@@ -1,6 +1,6 @@
 """The admin endpoint: health with reasons, metrics, explain and dump, over HTTP on an address of its own.  Reads, never changes.
 
-    GET /livez                    200 while the controller goes round its loop, else 503
+    GET /livez                    200 unless starting the process again would help (liveness.py), else 503 with reasons
     GET /readyz[?wait=S][&version=N]
                                   200 when ready, and at table version N or later, else 503 with reasons; waits up to S seconds
     GET /metrics                  Prometheus text format
@@ -29,6 +29,7 @@ from atsk8s.listening import listening_ports, ports_of
 from atsk8s.metrics import Counters, Saves
 from atsk8s.model.ir import Condition
 from atsk8s.source.interface import KindStatus
+from atsk8s.threads import Keeper
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,12 @@ class Admin:
     """The endpoint's server, on threads of its own."""
 
     def __init__(
-        self, address: tuple[str, int], controller: Controller, core: Core, saves: Callable[[], Saves] | None = None
+        self,
+        address: tuple[str, int],
+        controller: Controller,
+        core: Core,
+        saves: Callable[[], Saves] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """Binds at once.
 
@@ -65,6 +71,7 @@ class Admin:
         self._controller = controller
         self._core = core
         self._saves = saves
+        self._keeper = keeper or Keeper()
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -79,7 +86,7 @@ class Admin:
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        threading.Thread(target=self._server.serve_forever, name="atsk8s-admin", daemon=True).start()
+        self._keeper.keep(self._server.serve_forever, name="atsk8s-admin", purpose="admin")
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -93,8 +100,9 @@ class Admin:
         match url.path:
             case "/livez":
                 age = self._controller.heartbeat_age_s()
-                alive = age <= HEARTBEAT_MAX_S
-                return _text(200 if alive else 503, "ok" if alive else f"the controller was last seen {age:.0f} s ago")
+                faults = [f"the controller was last seen {age:.0f} s ago"] if age > HEARTBEAT_MAX_S else []
+                faults += self._controller.liveness_faults()
+                return _text(503 if faults else 200, "\n".join(faults) or "ok")
             case "/readyz":
                 return self._readyz(query)
             case "/metrics":
@@ -147,6 +155,9 @@ class Admin:
         if not url.netloc:
             return _text(400, "give the request as /explain?url=http://HOST/PATH")
         decision = dict(self._core.decide(url.netloc, url.path or "/"))
+        endpoints = decision.get("endpoints")
+        if isinstance(endpoints, list):
+            decision["endpoints"] = self._controller.endpoint_health.described(endpoints)
         decision.update(self._controller.inspect(lambda model: model.explain(url.netloc, url.path or "/")))
         return _json(200, decision)
 

@@ -5,100 +5,32 @@ gave them.  The flag wins over `ATSK8S_NAME`, which wins over the ancestor's var
 `OPTIONS` is the only place that knows an option's name, default, unit and help; docs/options.md is generated from it.
 """
 
-import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum, unique
-from typing import Final, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
+from atsk8s import option_values as texts
 from atsk8s.errors import SettingsError
+from atsk8s.settings import CONTROLLER_NAME as CONTROLLER_NAME
+from atsk8s.settings import DEFAULT_INGRESS_CLASS as DEFAULT_INGRESS_CLASS
+from atsk8s.settings import LoadBalance as LoadBalance
+from atsk8s.settings import LogFormat as LogFormat
+from atsk8s.settings import LogLevel as LogLevel
+from atsk8s.settings import Settings as Settings
+from atsk8s.settings import Tenancy as Tenancy
+from atsk8s.settings import Token as Token
+from atsk8s.values import (
+    TIMEOUT_MS_MAX,
+    TRIES_MAX,
+    Network,
+    number_parser,
+    parse_boolean,
+    parse_name,
+    parse_size,
+    parse_words,
+)
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-CONTROLLER_NAME: Final = "atsk8s.io/ingress-controller"  # IngressClass spec.controller of the classes that are ours
-DEFAULT_INGRESS_CLASS: Final = "atsk8s"
 OPTION_BYTES_MAX: Final = 4096  # one option's value
-HEALTH_PATH_BYTES_MAX: Final = 255  # ATSK_HEALTH_PATH_MAX of plugin_c
-TRUSTED_PROXIES_MAX: Final = 256  # ATSK_TRUSTED_MAX of plugin_c: every request's client is held against each
-
-E = TypeVar("E", bound=StrEnum)
-
-
-@unique
-class Tenancy(StrEnum):
-    """Who owns what when nobody granted it.  SHARED: a host+path belongs to the namespace of the oldest Ingress that claims it.
-    STRICT: a host, and all hosts under a wildcard, belong to one namespace alone."""
-
-    SHARED = "shared"
-    STRICT = "strict"
-
-
-@unique
-class LogLevel(StrEnum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Token:
-    """A bearer token.  Neither `str` nor `repr` shows it; `reveal` does."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Token) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Token(redacted)" if self._value else "Token()"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """All options, checked.  Equality is what "the same options in both plugins" means."""
-
-    kubeconfig: str = ""
-    manifests: str = ""
-    server: str = ""
-    ca_file: str = ""
-    token: Token = field(default_factory=lambda: Token(""))
-    ingress_classes: tuple[str, ...] = (DEFAULT_INGRESS_CLASS,)
-    watch_ingress_without_class: bool = False
-    watch_namespaces: tuple[str, ...] = ()
-    ignore_namespaces: tuple[str, ...] = ()
-    default_certificate: tuple[str, str] | None = None  # namespace, name of a kubernetes.io/tls Secret
-    default_backend: tuple[str, str, int | str] | None = None  # namespace, name, port of a Service
-    tenancy: Tenancy = Tenancy.SHARED
-    cache: bool = False
-    allow_external_names: bool = False
-    reject_encoded_slash: bool = False
-    health_path: str = "/__trafficserver_alive"
-    trusted_proxies: tuple[Network, ...] = ()
-    admin: tuple[str, int] | None = ("127.0.0.1", 9464)
-    start_timeout_ms: int = 10_000
-    connect_timeout_ms: int = 5_000
-    state_dir: str = ""
-    state_certificates: bool = False
-    venv: str = ""
-    log_level: LogLevel = LogLevel.INFO
-
-    @property
-    def allow_loopback_endpoints(self) -> bool:
-        """Endpoints on loopback are an attack when the API names them, and a laptop's normal case when a directory does."""
-        return bool(self.manifests)
-
 
 Value: TypeAlias = (
     str
@@ -107,6 +39,8 @@ Value: TypeAlias = (
     | Token
     | Tenancy
     | LogLevel
+    | LogFormat
+    | LoadBalance
     | tuple[str, ...]
     | tuple[str, str]
     | tuple[str, int]
@@ -133,117 +67,25 @@ class Option:
         return "ATSK8S_" + self.name.upper().replace("-", "_")
 
 
-def parse_boolean(text: str) -> bool:
-    match text.strip().lower():
-        case "" | "true" | "on" | "yes" | "1":
-            return True
-        case "false" | "off" | "no" | "0":
-            return False
-    raise ValueError("is neither true nor false")
-
-
-def parse_words(text: str) -> tuple[str, ...]:
-    """Comma- or blank-separated words, as both ancestors wrote lists; order and duplicates do not matter."""
-    return tuple(sorted(set(text.replace(",", " ").split())))
-
-
-def _one_of(kind: type[E]) -> Callable[[str], E]:
-    def parse(text: str) -> E:
-        try:
-            return kind(text.strip().lower())
-        except ValueError:
-            raise ValueError(f"is none of {', '.join(kind)}") from None
-
-    return parse
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("is not an absolute path; it must start with /")
-    return text
-
-
-def _health_path(text: str) -> str:
-    if not text.startswith("/") or any(not 0x20 < ord(c) < 0x7F or c in "?#%" for c in text):
-        raise ValueError("is not a plain URL path such as /healthz")
-    if len(text) > HEALTH_PATH_BYTES_MAX:
-        raise ValueError(f"has {len(text)} characters; at most {HEALTH_PATH_BYTES_MAX} are taken")
-    return text
-
-
-def _milliseconds(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 600_000:
-        raise ValueError("is not a whole number of milliseconds from 1 to 600000")
-    return int(text)
-
-
-def _object_name(text: str) -> tuple[str, str]:
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise ValueError("is not NAMESPACE/NAME")
-    return namespace, name
-
-
-def _service_port(text: str) -> tuple[str, str, int | str]:
-    name, colon, port = text.rpartition(":")
-    if not colon or not port:
-        raise ValueError("is not NAMESPACE/NAME:PORT")
-    namespace, service = _object_name(name)
-    if port.isascii() and port.isdigit():
-        if not 0 < int(port[:6]) < 65536:
-            raise ValueError("has a port outside 1..65535")
-        return namespace, service, int(port)
-    return namespace, service, port
-
-
-def _networks(text: str) -> tuple[Network, ...]:
-    try:
-        networks = tuple(sorted({ipaddress.ip_network(w) for w in parse_words(text)}, key=lambda n: (n.version, n)))
-    except ValueError as error:
-        raise ValueError(f"has an entry that is no address range (CIDR): {error}") from None
-    if len(networks) > TRUSTED_PROXIES_MAX:
-        raise ValueError(f"has {len(networks)} entries; at most {TRUSTED_PROXIES_MAX} are taken: join neighbouring ranges")
-    return networks
-
-
-def _listen_address(text: str) -> tuple[str, int] | None:
-    if text.strip().lower() == "off":
-        return None
-    host, colon, port = text.rpartition(":")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        raise ValueError("is neither off nor ADDRESS:PORT with a literal IP address, such as 127.0.0.1:9464") from None
-    if not colon or not port.isascii() or not port.isdigit() or int(port[:6]) > 65535:
-        raise ValueError("has a port outside 0..65535")
-    return str(address), int(port)
-
-
-def _api_server(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
-        raise ValueError("is not a URL that starts with https:// or http://")
-    return text.rstrip("/")
-
-
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="kubeconfig",
         field="kubeconfig",
-        parse=_path,
+        parse=texts.absolute_path,
         shape="FILE",
         help="How to reach the API server. Without it, and without --manifests or --server: the pod's service account.",
     ),
     Option(
         name="manifests",
         field="manifests",
-        parse=_path,
+        parse=texts.absolute_path,
         shape="DIR",
         help="No cluster: the YAML files in this directory, watched for changes, are the source of truth.",
     ),
     Option(
         name="server",
         field="server",
-        parse=_api_server,
+        parse=texts.api_server,
         shape="URL",
         help="The API server's address, instead of a kubeconfig.",
         ancestors=("TS_SERVER",),
@@ -251,7 +93,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="ca-file",
         field="ca_file",
-        parse=_path,
+        parse=texts.absolute_path,
         shape="FILE",
         help="With --server: certificate authorities to trust, PEM. Default: the service account's.",
         ancestors=("TS_CAFILE",),
@@ -299,21 +141,37 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="default-certificate",
         field="default_certificate",
-        parse=_object_name,
+        parse=texts.object_name,
         shape="NS/NAME",
         help="The kubernetes.io/tls Secret for TLS clients whose server name no certificate covers.",
     ),
     Option(
         name="default-backend",
         field="default_backend",
-        parse=_service_port,
+        parse=texts.service_port,
         shape="NS/NAME:PORT",
         help="The Service for requests that nothing else matches. Default: 404.",
     ),
     Option(
+        name="configmap",
+        field="configmap",
+        parse=texts.object_name,
+        shape="NS/NAME",
+        help='A ConfigMap with settings of the proxy, besides those of its namespace with the annotation ats-configmap: "true".',
+        ancestors=("TS_CONFIGMAP",),
+    ),
+    Option(
+        name="pod-namespace",
+        field="pod_namespace",
+        parse=parse_name,
+        shape="NS",
+        help="The proxy's own namespace. Default: the service account's; without one, default.",
+        ancestors=("POD_NAMESPACE",),
+    ),
+    Option(
         name="tenancy",
         field="tenancy",
-        parse=_one_of(Tenancy),
+        parse=texts.one_of(Tenancy),
         shape="shared|strict",
         help="Who owns a host: shared lets namespaces share one, path by path; strict gives it to one namespace alone.",
     ),
@@ -341,42 +199,140 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="health-path",
         field="health_path",
-        parse=_health_path,
+        parse=texts.health_path,
         shape="PATH",
         help="The path, on every host, that answers 200 when ready and 503 when not.",
     ),
     Option(
         name="trusted-proxies",
         field="trusted_proxies",
-        parse=_networks,
+        parse=texts.networks,
         shape="CIDR[,CIDR...]",
         help="Clients whose X-Forwarded-* headers are believed and appended to. Everybody else's are replaced.",
     ),
     Option(
         name="admin",
         field="admin",
-        parse=_listen_address,
+        parse=texts.listen_address,
         shape="ADDRESS:PORT|off",
         help="Where health with reasons, metrics, explain and dump are served. Never on the traffic ports.",
     ),
     Option(
         name="start-timeout-ms",
         field="start_timeout_ms",
-        parse=_milliseconds,
+        parse=texts.milliseconds(),
         shape="MS",
         help="How long Traffic Server's start waits for the first table before it opens its ports all the same.",
     ),
     Option(
         name="connect-timeout-ms",
         field="connect_timeout_ms",
-        parse=_milliseconds,
+        parse=texts.milliseconds(),
         shape="MS",
         help="How long one attempt to connect to an endpoint may take before the next endpoint is tried.",
     ),
     Option(
+        name="load-balance",
+        field="load_balance",
+        parse=texts.one_of(LoadBalance),
+        shape="round-robin|least-request|random|hash",
+        help="How one of a Service's endpoints is chosen, for Ingresses that do not say; hash: by the client's address.",
+    ),
+    Option(
+        name="retry-tries",
+        field="retry_tries",
+        parse=number_parser(1, TRIES_MAX),
+        shape="N",
+        help=f"Attempts of one request, the first included, 1 to {TRIES_MAX}, where the Ingress does not say.",
+    ),
+    Option(
+        name="retry-timeout-ms",
+        field="retry_timeout_ms",
+        parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
+        shape="MS",
+        help="No new attempt at a request after so long. 0: no bound.",
+    ),
+    Option(
+        name="retry-budget-percent",
+        field="retry_budget_percent",
+        parse=number_parser(0, 100),
+        shape="N",
+        help="Of all requests, how many may be tried again, so that retries do not multiply an outage. A few a second always may.",
+    ),
+    Option(
+        name="read-timeout-ms",
+        field="read_timeout_ms",
+        parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
+        shape="MS",
+        help="How long to wait for an answer's header, and between two reads of its body. 0: for ever.",
+    ),
+    Option(
+        name="send-timeout-ms",
+        field="send_timeout_ms",
+        parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
+        shape="MS",
+        help="How long between two writes to an endpoint, and between two reads of a client's body. 0: for ever.",
+    ),
+    Option(
+        name="request-timeout-ms",
+        field="request_timeout_ms",
+        parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
+        shape="MS",
+        help="How long a whole request may take, its answer included. 0: for ever.",
+    ),
+    Option(
+        name="body-size",
+        field="body_size",
+        parse=parse_size,
+        shape="BYTES",
+        help="The largest body of a request; k, m and g are powers of 1024. Above it 413. 0: unlimited.",
+    ),
+    Option(
+        name="session-key-file",
+        field="session_key_file",
+        parse=texts.absolute_path,
+        shape="FILE",
+        help="Of 16 bytes or more, one for all replicas: makes affinity cookies. Default: kept in --state-dir, else made at start.",
+    ),
+    Option(
+        name="health-max-failures",
+        field="health_max_failures",
+        parse=number_parser(0, 1000),
+        shape="N",
+        help="Failures in a row that leave an endpoint out for a while. 0: none do.",
+    ),
+    Option(
+        name="health-ejection-ms",
+        field="health_ejection_ms",
+        parse=texts.milliseconds(),
+        shape="MS",
+        help="How long an endpoint is left out the first time; the next times longer.",
+    ),
+    Option(
+        name="health-panic-percent",
+        field="health_panic_percent",
+        parse=number_parser(0, 100),
+        shape="N",
+        help="If more than so many of a Service's endpoints would be left out, none is.",
+    ),
+    Option(
+        name="zone",
+        field="zone",
+        parse=parse_name,
+        shape="NAME",
+        help="The zone that this proxy runs in: endpoints that hints (forZones) mean for it come first. Default: no hints.",
+    ),
+    Option(
+        name="node-name",
+        field="node_name",
+        parse=parse_name,
+        shape="NAME",
+        help="The node that this proxy runs on, likewise (forNodes).",
+    ),
+    Option(
         name="state-dir",
         field="state_dir",
-        parse=_path,
+        parse=texts.absolute_path,
         shape="DIR",
         help="Keep the last good table in this directory, and serve from it at start until live data is there. Default: do not.",
     ),
@@ -390,17 +346,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="venv",
         field="venv",
-        parse=_path,
+        parse=texts.absolute_path,
         shape="DIR",
         help="The Python environment to run in. Default: the one installed beside the plugins.",
     ),
     Option(
         name="log-level",
         field="log_level",
-        parse=_one_of(LogLevel),
+        parse=texts.one_of(LogLevel),
         shape="debug|info|warning|error",
         help="The least important line that is logged.",
     ),
+    Option(name="log-format", field="log_format", parse=texts.one_of(LogFormat), shape="text|json", help="How lines are logged."),
+    Option(name="events", field="events", parse=parse_boolean, shape="on|off", help="Write what is wrong as Kubernetes Events."),
 )
 
 _BY_NAME: Final = {option.name: option for option in OPTIONS}

@@ -17,18 +17,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from atsk8s.api.meta import ObjectKey
+from atsk8s.cluster_settings.state import ClusterSettings
 from atsk8s.config import Settings
 from atsk8s.errors import InvariantError, KubeError, Reason
+from atsk8s.liveness import WallClock, liveness_faults
+from atsk8s.metrics import EventCounts
 from atsk8s.model.changes import Changes
-from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey, VirtualHost
+from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.model.state import Model
+from atsk8s.probes.prober import Prober
+from atsk8s.probes.rounds import EndpointHealth, HealthTable
+from atsk8s.route_hold import RouteHold
 from atsk8s.source.interface import KindStatus, Source, is_synced
-from atsk8s.source.kinds import INGRESS_CLASS, KINDS, AnyKind
+from atsk8s.source.kinds import CONFIG_MAP, INGRESS_CLASS, KINDS, AnyKind
 from atsk8s.source.store import Change
+from atsk8s.threads import Keeper
 
 _log = logging.getLogger(__name__)
 
-ROUTE_HOLD_S: Final = 0.1  # how long a new route waits for its Service and slices to be seen (design: no 503 on a first route)
 START_RETRY_S: Final = 5.0  # between attempts at a source that cannot work as configured
 UNSYNCED_ROUND_S: Final = 0.01  # how often it is looked whether the first lists are in: a start waits for no timer longer than this
 VERDICT_REST_S: Final = 1.0  # how long a condition must stand before it is worth a log line
@@ -38,7 +44,7 @@ LOGGED_VERDICTS_MAX: Final = 20  # lines one round may log about objects; the re
 REBUILD_BACKOFF_S: Final = (0.1, 0.5, 2.0, 10.0)  # after the first, second, ... failed commit in a row
 
 
-class Table(Protocol):
+class Table(HealthTable, Protocol):
     """Where commits go (bridge/publish.py): all of `changes` or, with an exception, nothing."""
 
     def commit(self, changes: Changes) -> int | None:
@@ -49,6 +55,10 @@ class Table(Protocol):
         """
         ...
 
+    def version(self) -> int:
+        """Of the published table, if it is one of ours; else 0.  Right also after a `commit` that was ended in its midst."""
+        ...
+
     def refusals(self) -> Sequence[Condition]:
         """What was not taken though the model thought it right; what was published before stays in use."""
         ...
@@ -56,6 +66,17 @@ class Table(Protocol):
     def sizes(self) -> Mapping[str, int]:
         """How many virtual_hosts, tls_policies, services and certificates are published."""
         ...
+
+
+class EventSink(Protocol):
+    """Who tells an object's author what is wrong with it (source/kube/events.py)."""
+
+    def tell(self, ref: ObjectRef, faults: Sequence[Condition]) -> None:
+        """Everything that is wrong with an object at the moment; nothing: all is well again.  Never blocks, never raises."""
+        ...
+
+    @property
+    def report(self) -> EventCounts: ...
 
 
 class Bell(Protocol):
@@ -110,7 +131,11 @@ class Controller:
         on_health: Callable[[bool, str], None],
         on_unusable: Callable[[str], None] = lambda _: None,
         on_settled: Callable[[], None] = lambda: None,
+        events: EventSink | None = None,
+        cluster_settings: ClusterSettings | None = None,
         is_draining: Callable[[], bool] = lambda: False,
+        keeper: Keeper | None = None,
+        prober: Prober | None = None,
         loaded: LoadedState | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -126,6 +151,9 @@ class Controller:
         self._on_settled = on_settled
         self._is_settled = False
         self._is_draining = is_draining
+        self._keeper = keeper or Keeper(clock)
+        self._wall = WallClock(wall_clock)
+        self.endpoint_health = EndpointHealth(table, prober or Prober(bell.ring, clock=clock, keeper=self._keeper), clock)
         self._clock = clock
         self._wall_clock = wall_clock
         # A dict and not a set of events: a key that changes a thousand times while we work is taken once.  The lock is held for a
@@ -137,9 +165,12 @@ class Controller:
         self._failures_in_a_row = 0
         self._n_lost = 0
         self._hold = RouteHold(clock)
-        self._verdict_log = VerdictLog(clock)
+        self._cluster_settings = cluster_settings or ClusterSettings(settings, settings.pod_namespace, None)
+        self._events = events
+        self._verdict_log = VerdictLog(clock, events)
         self._loaded = loaded  # None: there was none, or live data has taken over
         self._is_live = False  # a table of ours is published
+        self._has_run = False  # `run` was called before, and was ended by what no handler foresees
         self._report = Report(heartbeat_s=clock(), version=loaded.version if loaded else 0, ready=loaded is not None)
         self._model_lock = threading.Lock()  # the model is ours; explain and dump borrow it between rounds
 
@@ -158,13 +189,25 @@ class Controller:
         """Seconds since the controller last went round; more than a few says that it hangs."""
         return max(0.0, self._clock() - self._report.heartbeat_s)
 
+    def liveness_faults(self) -> list[str]:
+        """Why the process would be better started again, besides a heartbeat that is missing; see liveness.py."""
+        return liveness_faults(self._source.kinds(), self._keeper.failing(), self._wall.back_s())
+
+    def thread_restarts(self) -> Mapping[str, int]:
+        """How often a thread was started again, by what it is for."""
+        return self._keeper.restarts.counts()
+
     def kinds(self) -> tuple[KindStatus, ...]:
         return self._source.kinds()
+
+    def event_counts(self) -> EventCounts | None:
+        """What became of Kubernetes Events so far; None: there are none."""
+        return self._events.report if self._events is not None else None
 
     def conditions(self) -> tuple[Condition, ...]:
         """Everything that is wrong with any object, sorted: what the model found, and what could not even be decoded."""
         with self._model_lock:
-            found = [*self._model.conditions(), *self._table.refusals()]
+            found = [*self._model.conditions(), *self._table.refusals(), *self._cluster_settings.conditions()]
         for kind in KINDS:
             for key, rejection in self._source.store(kind).rejected.items():
                 ref = ObjectRef(kind=kind.name, namespace=key.namespace, name=key.name)
@@ -194,23 +237,44 @@ class Controller:
     # --- the controller's thread ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run until the bell says stop."""
-        self._source.subscribe(self._on_change)
+        """Run until the bell says stop.
+
+        If something that no handler foresees ends it, it may be called again: the source has gone on, what is published stays, and
+        everything is made anew from the stores.
+        """
+        if self._has_run:
+            self._pick_up()
+        else:
+            self._has_run = True
+            self._source.subscribe(self._on_change)
+        self._run()
+        self._keeper.close()
+        self.endpoint_health.stop()
+        self._source.stop()
+
+    def _run(self) -> None:
         if not self._start_source():
             return
-        # Loading makes much and drops little: the collector would only go over it again and again, for up to a second each time.
-        gc.disable()
-        try:
-            while not is_synced(kinds := self._source.kinds()):
-                self._say_not_live(_unsynced(kinds))
-                if self._go_to_sleep(UNSYNCED_ROUND_S):
-                    return
-            while True:
-                self._round()
-                if self._go_to_sleep(self._sleep_s()):
-                    return
-        finally:
-            self._source.stop()
+        if not self._is_live:
+            # Loading makes much and drops little: the collector would only go over it again and again, up to a second each time.
+            gc.disable()
+        while not is_synced(kinds := self._source.kinds()):
+            self._say_not_live(_unsynced(kinds))
+            if self._go_to_sleep(UNSYNCED_ROUND_S):
+                return
+        while True:
+            self._round()
+            self.endpoint_health.round()
+            if self._go_to_sleep(self._sleep_s()):
+                return
+
+    def _pick_up(self) -> None:
+        """Go on from wherever the last `run` was ended."""
+        self._rebuild = True
+        version = self._table.version()
+        if version and (not self._is_live or version != self._report.version):
+            self._report = replace(self._report, version=version, sizes=dict(self._table.sizes()))
+            self._first_table(version)  # or what of it was not done; it does no harm to do it again
 
     def _start_source(self) -> bool:
         """Start the source, trying again for as long as it cannot work as configured: somebody may mend the file that is at
@@ -229,6 +293,8 @@ class Controller:
 
     def _go_to_sleep(self, timeout_s: float) -> bool:
         stop = self._bell.wait(timeout_s)
+        self._keeper.tend()
+        self._wall.look()
         self._report = replace(self._report, heartbeat_s=self._clock())
         if self._report.ready and self._is_draining():
             # Traffic goes on until the end of the drain; whoever balances over us must stop sending new connections first.
@@ -274,13 +340,14 @@ class Controller:
     def _first_table(self, version: int) -> None:
         if self._loaded is not None:
             _log.info("live data has taken over from the last good state", extra={"age_s": round(self.report.degraded_s or 0.0)})
-        self._is_live, self._loaded = True, None
+        self._loaded = None
         self._say_health(ready=True, reason="")
         self._on_first_table()
         # What is loaded now stays for long: out of the collector's sight.  From here on it runs rarely, on what is young.
         gc.freeze()
         gc.set_threshold(20_000, 50, 1000)
         gc.enable()
+        self._is_live = True
         _log.info("serving", extra={"version": version, **self._report.sizes})
 
     def _commit(self) -> int | None:
@@ -296,12 +363,14 @@ class Controller:
                 self._load_all()  # and with it what is dirty: a key is noted after its store shows the change
             else:
                 for kind, key in dirty:
-                    self._model.put(kind, key, self._source.store(kind).get(key))
+                    self._put(kind, key, self._source.store(kind).get(key))
             changes = self._model.drain(now_s=int(now))
-            self._verdict_log.tell(self._model.verdict)
+            self._verdict_log.tell(self._verdict)
             changes = self._hold.apply(changes, self._model.is_seen) if self._is_live else changes
         version = self._table.commit(changes)
-        self._verdict_log.note(changes.verdicts)
+        self.endpoint_health.take(changes.services)
+        with self._model_lock:
+            self._verdict_log.note((*changes.verdicts, *self._cluster_settings.apply()))
         if self._rebuild:
             self._rebuild = False
             # A first table may be empty, and is a right answer all the same.
@@ -314,10 +383,20 @@ class Controller:
     def _load_all(self) -> None:
         """Everything anew from the stores: at the start, and after a commit that failed."""
         self._model.reset()
+        self._cluster_settings.reset()
         self._hold.reset()
         for kind in _LOAD_ORDER:
             for key, obj in self._source.store(kind).snapshot().items():
-                self._model.put(kind, key, obj)
+                self._put(kind, key, obj)
+
+    def _put(self, kind: AnyKind, key: ObjectKey, obj: Any) -> None:
+        if kind is CONFIG_MAP:
+            self._cluster_settings.put(key, obj)
+        else:
+            self._model.put(kind, key, obj)
+
+    def _verdict(self, ref: ObjectRef) -> tuple[Condition, ...]:
+        return self._cluster_settings.verdict(ref) if ref.kind == CONFIG_MAP.name else self._model.verdict(ref)
 
     def _say_not_live(self, reason: str) -> None:
         """Nothing of ours is published, for this reason; a last good state counts as ready all the same, and for ever."""
@@ -338,8 +417,9 @@ class VerdictLog:
     """Logs what is wrong with an object, so that its author finds it in the log, once it has stood for a while: kinds arrive in no
     order, and a Service that comes a moment after its Ingress is nobody's fault."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], events: EventSink | None = None) -> None:
         self._clock = clock
+        self._events = events
         self._due: dict[ObjectRef, float] = {}  # in order of time
         self._told: dict[ObjectRef, tuple[Condition, ...]] = {}
 
@@ -357,7 +437,10 @@ class VerdictLog:
             ref = next(iter(self._due))
             del self._due[ref]
             conditions = verdict(ref)
-            new = [condition for condition in conditions if condition not in self._told.get(ref, ())]
+            told = self._told.get(ref, ())
+            new = [condition for condition in conditions if condition not in told]
+            if self._events is not None and conditions != told:
+                self._events.tell(ref, conditions)
             if conditions:
                 self._told[ref] = conditions
             else:
@@ -369,42 +452,6 @@ class VerdictLog:
                     _log.warning("rejected" if condition.fatal else "accepted with conditions", extra=extra)
         if n_lines > LOGGED_VERDICTS_MAX:
             _log.warning("more conditions, see /conditions of --admin", extra={"n_more": n_lines - LOGGED_VERDICTS_MAX})
-
-
-class RouteHold:
-    """Holds back a virtual host whose change brings a service that nobody has seen yet.
-
-    Kinds arrive in no order: an Ingress may be here before its Service and EndpointSlices.  Its route is published when they
-    are, or after `ROUTE_HOLD_S`, so that the first request to a Service's first route finds an endpoint, and a dangling
-    reference still gets its 503.  Everything else of the same change is published at once.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._held: dict[HostKey, tuple[float, VirtualHost]] = {}  # due time, and what is due
-
-    def reset(self) -> None:
-        self._held.clear()
-
-    def due_in_s(self) -> float:
-        """Seconds until the first held one is due; infinity if none is."""
-        return max(0.0, min(due for due, _ in self._held.values()) - self._clock()) if self._held else float("inf")
-
-    def apply(self, changes: Changes, is_seen: Callable[[ServiceKey], bool]) -> Changes:
-        """`changes` without what must wait, and with what has waited long enough or need wait no more."""
-        now = self._clock()
-        vhosts: dict[HostKey, VirtualHost | None] = {}
-        for key, vhost in changes.vhosts.items():
-            due = self._held.pop(key, (now + ROUTE_HOLD_S, None))[0]
-            if vhost is not None and now < due and not all(map(is_seen, vhost.services())):
-                self._held[key] = (due, vhost)
-            else:
-                vhosts[key] = vhost
-        for key, (due, held) in tuple(self._held.items()):
-            if now >= due or all(map(is_seen, held.services())):
-                del self._held[key]
-                vhosts[key] = held
-        return replace(changes, vhosts=vhosts)
 
 
 def _rejected(ref: ObjectRef, origin: str, reason: Reason, message: str) -> Condition:

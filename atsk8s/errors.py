@@ -29,10 +29,14 @@ class Reason(StrEnum):
     CERTIFICATE_EXPIRED = "CertificateExpired"
     KEY_MISMATCH = "KeyMismatch"
     INVALID_ADDRESS = "InvalidAddress"
+    INVALID_ANNOTATION = "InvalidAnnotation"
+    UNKNOWN_ANNOTATION = "UnknownAnnotation"
     NOT_FOUND = "NotFound"
     PORT_NOT_FOUND = "PortNotFound"
     CONFLICT = "Conflict"
     FORBIDDEN = "Forbidden"
+    UNKNOWN_SETTING = "UnknownSetting"
+    INVALID_SETTING = "InvalidSetting"
 
 
 class AtsK8sError(Exception):

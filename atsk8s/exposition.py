@@ -57,9 +57,25 @@ class _Collector:
         rejected = reason_counts(self._controller.conditions())
         yield _family(metrics.REJECTED, [([kind, reason], n) for (kind, reason), n in sorted(rejected.items())])
         yield _family(metrics.CONTROLLER_ERRORS, [([], report.n_failed)])
+        yield _family(metrics.THREAD_RESTARTS, [([what], n) for what, n in sorted(self._controller.thread_restarts().items())])
+        yield from self._endpoints()
         yield _family(metrics.CONTROLLER_AGE, [([], self._controller.heartbeat_age_s())])
+        events = self._controller.event_counts()
+        if events is not None:
+            results = ("written", "repeated", "refused", "failed", "dropped")
+            yield _family(metrics.KUBERNETES_EVENTS, [([result], getattr(events, f"n_{result}")) for result in results])
         expiry = self._controller.inspect(lambda model: tuple(model.certificate_expiry()))
         yield _family(metrics.CERTIFICATE_EXPIRY, [([key.namespace, key.name], when) for key, when in expiry])
+
+    def _endpoints(self) -> Iterable[Family]:
+        health = self._controller.endpoint_health
+        ejected, probes = health.ejected, health.probes
+        rows = [([e.service.namespace, e.service.name, str(e.service.port)], e.n_ejected) for e in ejected.first]
+        yield _family(metrics.ENDPOINTS_EJECTED, rows)
+        yield _family(metrics.SERVICES_EJECTING, [([], ejected.n_services)])
+        found = (("healthy", probes.n_healthy), ("unhealthy", probes.n_unhealthy), ("unknown", probes.n_unknown))
+        yield _family(metrics.PROBES, [([result], n) for result, n in found])
+        yield _family(metrics.PROBED_ENDPOINTS, [([], probes.n_targets)])
 
     def _kinds(self) -> Iterable[Family]:
         kinds = self._controller.kinds()

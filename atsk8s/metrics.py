@@ -29,12 +29,46 @@ class Metric:
 COUNTED_IN_C: Final[tuple[Metric, ...]] = (
     Metric(name="atsk8s_requests_total", type=MetricType.COUNTER, help="Requests by what became of them", labels=("result",)),
     Metric(
+        name="atsk8s_limited_total",
+        type=MetricType.COUNTER,
+        help="Requests answered 429, by the limit that they were over",
+        labels=("result",),
+    ),
+    Metric(
+        name="atsk8s_limits_uncounted_total",
+        type=MetricType.COUNTER,
+        help="Requests that passed a limit uncounted: its table was full",
+    ),
+    Metric(
+        name="atsk8s_bodies_cut_total",
+        type=MetricType.COUNTER,
+        help="Bodies without a length that were cut when they had become too large",
+    ),
+    Metric(
         name="atsk8s_endpoint_failures_total",
         type=MetricType.COUNTER,
         help="Attempts at an endpoint that failed",
         labels=("result",),
     ),
+    Metric(
+        name="atsk8s_endpoint_health_changes_total",
+        type=MetricType.COUNTER,
+        help="Endpoints left out of picks, or taken in again",
+        labels=("result",),
+    ),
     Metric(name="atsk8s_retries_total", type=MetricType.COUNTER, help="Attempts at another endpoint within one request"),
+    Metric(
+        name="atsk8s_retries_refused_total",
+        type=MetricType.COUNTER,
+        help="Attempts not made: over budget or time",
+        labels=("result",),
+    ),
+    Metric(
+        name="atsk8s_affinity_total",
+        type=MetricType.COUNTER,
+        help="Requests with cookie affinity",
+        labels=("result",),
+    ),
     Metric(
         name="atsk8s_tls_handshakes_total",
         type=MetricType.COUNTER,
@@ -101,8 +135,40 @@ API_REQUESTS: Final = Metric(
 CONTROLLER_ERRORS: Final = Metric(
     name="atsk8s_controller_errors_total", type=MetricType.COUNTER, help="Bugs that cost a commit; the published table stayed"
 )
+THREAD_RESTARTS: Final = Metric(
+    name="atsk8s_thread_restarts_total",
+    type=MetricType.COUNTER,
+    help="Threads that ended before their time, and were started again: controller, watch, admin, saver, probes",
+    labels=("thread",),
+)
+ENDPOINTS_EJECTED: Final = Metric(
+    name="atsk8s_endpoints_ejected",
+    type=MetricType.GAUGE,
+    help="Endpoints of a Service's port that are left out just now, after failures or by checks; of 100 Services that have any",
+    labels=("namespace", "service", "port"),
+)
+SERVICES_EJECTING: Final = Metric(
+    name="atsk8s_services_with_ejected_endpoints",
+    type=MetricType.GAUGE,
+    help="Services' ports of which at least one endpoint is left out just now",
+)
+PROBES: Final = Metric(
+    name="atsk8s_probes_total",
+    type=MetricType.COUNTER,
+    help="Active health checks by what they found: healthy, unhealthy, unknown (it could not be asked)",
+    labels=("result",),
+)
+PROBED_ENDPOINTS: Final = Metric(
+    name="atsk8s_probed_endpoints", type=MetricType.GAUGE, help="Endpoints that are checked actively (health-check-path)"
+)
 CONTROLLER_AGE: Final = Metric(
     name="atsk8s_controller_heartbeat_age_seconds", type=MetricType.GAUGE, help="Since the controller last went round its loop [s]"
+)
+KUBERNETES_EVENTS: Final = Metric(
+    name="atsk8s_kubernetes_events_total",
+    type=MetricType.COUNTER,
+    help="Events about objects: written; repeated (told of lately); refused (403), failed; dropped: too many objects have problems",
+    labels=("result",),
 )
 CERTIFICATE_EXPIRY: Final = Metric(
     name="atsk8s_certificate_not_after_seconds",
@@ -132,7 +198,13 @@ READ_FROM_CONTROLLER: Final[tuple[Metric, ...]] = (
     EVENTS,
     API_REQUESTS,
     CONTROLLER_ERRORS,
+    THREAD_RESTARTS,
+    ENDPOINTS_EJECTED,
+    SERVICES_EJECTING,
+    PROBES,
+    PROBED_ENDPOINTS,
     CONTROLLER_AGE,
+    KUBERNETES_EVENTS,
     CERTIFICATE_EXPIRY,
 )
 
@@ -156,6 +228,21 @@ class Saves(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def last_s(self) -> float: ...
+
+
+class EventCounts(Protocol):
+    """What the writer of Kubernetes Events has done so far (source/kube/events.py)."""
+
+    @property
+    def n_written(self) -> int: ...
+    @property
+    def n_repeated(self) -> int: ...
+    @property
+    def n_refused(self) -> int: ...
+    @property
+    def n_failed(self) -> int: ...
+    @property
+    def n_dropped(self) -> int: ...
 
 
 def metrics_table(metrics: Iterable[Metric] = (*COUNTED_IN_C, *READ_FROM_CONTROLLER)) -> str:

@@ -99,7 +99,8 @@ decide(const struct question *q, uint64_t turn, bool has_endpoint)
     struct atsk_service *service = atsk_match_service(&match, turn);
     found                        = service != NULL;
     if (has_endpoint && found) {
-      found = atsk_service_pick(service, &pick) == ATSK_OK;
+      const struct atsk_pick_wish wish = {.panic_percent = 50, .random = turn, .now_ms = 1};
+      found                            = atsk_service_choose(service, &wish, &pick) == ATSK_OK;
       atsk_pick_release(&pick);
     }
   }

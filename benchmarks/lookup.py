@@ -45,6 +45,7 @@ class ProgramError(RuntimeError):
 def run(settings: Run) -> Iterator[Row]:
     """Yield a row for each figure that the program prints, the ratio of hot hosts among many to those alone, and instructions."""
     yield from part(GROUP, "decisions and commits", _timed(settings), limit_s=900)
+    yield from part(GROUP, "picks of an endpoint", _picks(settings), limit_s=300)
     yield from part(GROUP, "instructions per decision", _counted(settings), limit_s=600)
 
 
@@ -70,6 +71,24 @@ def _timed(settings: Run) -> Iterator[Row]:
                 target = _TARGETS.get(identity[:3]) if name == "median_ns" else None
                 yield figures.plain(GROUP, f"{_title(identity)}{': ' if what else ''}{what}", unit, fields[name], target=target)
     yield from _hot_ratio(found)
+
+
+def _picks(settings: Run) -> Iterator[Row]:
+    """Yield what choosing an endpoint costs, by algorithm, and what a set of them costs to build and to keep."""
+    program = native.program("bench_pick", with_core=True)
+    n_runs = 5 if settings.effort is Effort.FULL else 1
+    found: dict[tuple[int, str, str], list[float]] = {}
+    for _ in range(n_runs):
+        command = [str(program), *(["--quick"] if settings.quick else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ProgramError(f"bench_pick ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+        for said in map(json.loads, done.stdout.splitlines()):
+            for name in _UNITS.keys() & said.keys():
+                found.setdefault((said["endpoints"], said["figure"], name), []).append(said[name])
+    for (n_endpoints, figure, name), values in found.items():
+        what, unit = _UNITS[name]
+        yield figures.plain(GROUP, f"{n_endpoints:,} endpoints: {figure}{': ' if what else ''}{what}", unit, values)
 
 
 def _title(identity: tuple[Any, ...]) -> str:

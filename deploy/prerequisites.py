@@ -39,6 +39,7 @@ TEST_KINDS: Dict[str, Tuple[str, ...]] = {
     "fuzz": ("clang-14", "libclang-rt-14-dev"),
     "integration": (*_NETWORK, "curl", "git", "nghttp2-client", "openssl", "procps"),
     "e2e": (*_NETWORK, "curl", "openssl", "procps"),
+    "faults": (*_NETWORK, "libfaketime", "openssl", "procps"),
     # clang-tidy itself comes from requirements-dev.lock, without the compiler's own headers.
     "lint": ("g++", "git", "libclang-common-14-dev"),
 }

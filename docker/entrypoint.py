@@ -1,9 +1,10 @@
 #!/opt/atsk8s/venv/bin/python3 -I
-"""Container entry point: checks the settings, sizes the cache, then becomes traffic_server.
+"""Container entry point: checks the settings, sizes the cache, then becomes the supervisor of traffic_server.
 
-No configuration text comes from user data.  The plugins read ATSK8S_* and Traffic Server reads PROXY_CONFIG_*
-themselves; what is written here is storage.config, from a fixed template and one checked integer, and links to
-/etc/atsk8s.  A setting that cannot work ends in one line on stderr and exit status 2, before Traffic Server starts.
+No configuration text comes from Kubernetes.  The plugins read ATSK8S_* and Traffic Server reads PROXY_CONFIG_*
+themselves; what is written here is storage.config, from a fixed template and one checked integer, links to
+/etc/atsk8s, and what the variables of apache's controller add to it: files that the administrator names, checked.
+A setting that cannot work ends in one line on stderr and exit status 2, before Traffic Server starts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import os
 import re
 import socket
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from atsk8s.config import OPTIONS, Settings, parse_settings
 from atsk8s.errors import SettingsError
 
 TRAFFIC_SERVER = "/usr/bin/traffic_server"
+SUPERVISOR = "/opt/atsk8s/bin/supervisor"
 CONFIG_DIR = Path("/etc/atsk8s")
 RUN_DIR = Path("/run/ats")  # locks and what is written here: worth nothing after a stop
 SPARE_RUN_DIR = Path("/tmp/ats")  # where no /run/ats was mounted
@@ -32,6 +35,16 @@ EXIT_USAGE = 2
 DEFAULT_CACHE_MB = 128
 MIN_CACHE_MB = 16  # Traffic Server 9.2.9 starts and caches with 16; with 1 it crashes
 MAX_CACHE_MB = 64 * 1024 * 1024  # 64 TiB: beyond it the size is a typing error
+# How long a stop waits for requests under way, in a pod: less than Kubernetes' terminationGracePeriodSeconds of 30.
+POD_DRAIN_S = 20
+
+# Variables of apache's controller that name a file of the administrator's, and what of /etc/atsk8s it stands for.
+REPLACING_FILES = {"LOG_CONFIG_FNAME": "logging.yaml", "SSL_SERVERNAME_FNAME": "sni.yaml"}
+FILE_BYTES_MAX = 1 << 20
+PLUGIN_LINE_BYTES_MAX = 1023  # of plugin.config: Traffic Server drops the rest without a word
+TLS_DIRS_MAX = 1000
+# What a configuration line can hold without quoting, which Traffic Server's parsers do not all know.
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_.,+@=/-]*")
 
 
 def traffic_server_defaults(run_dir: Path, *, has_ipv6: bool) -> dict[str, str]:
@@ -163,6 +176,13 @@ def make_run_dir() -> Path:
     return directory
 
 
+def make_state_dir(run_dir: Path) -> Path:
+    """Make the directory for the last good state, open to nobody else: what a server that is started again serves from."""
+    directory = run_dir / "state"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
 def make_config_dir(run_dir: Path, size_mb: int) -> None:
     """Make the directory that Traffic Server reads: links to all of /etc/atsk8s, and a storage.config of our own.
 
@@ -179,6 +199,119 @@ def make_config_dir(run_dir: Path, size_mb: int) -> None:
     if not storage.is_symlink():
         text = f"{CACHE_DIR} {size_mb}M\n" if size_mb else "# TS_CACHE_SIZE=0: no cache\n"
         storage.write_text(text, encoding="ascii")
+
+
+def named_file(variable: str, name: str) -> Path:
+    """Return the administrator's file that `variable` names: absolute, or in /etc/atsk8s.
+
+    Raises:
+        SettingsError: it is not there, no plain file, too large or not readable.
+    """
+    path = CONFIG_DIR / name  # an absolute name stays what it is
+    where = f"{variable}={name[:200]!r}"
+    if not name.isprintable():
+        raise SettingsError(f"{where}: a file's name has no control characters; correct it")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SettingsError(f"{where}: {path}: {error.strerror}; mount the file, or unset the variable") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SettingsError(f"{where}: {path} is no file; name a file")
+    if found.st_size > FILE_BYTES_MAX:
+        raise SettingsError(f"{where}: {path} has {found.st_size} bytes; at most {FILE_BYTES_MAX} are taken")
+    if not os.access(path, os.R_OK):
+        raise SettingsError(f"{where}: uid {os.getuid()}, gid {os.getgid()} may not read {path}; make it readable for gid 0")
+    return path
+
+
+def more_plugins(path: Path) -> str:
+    """Return the lines of EXTRA_PLUGIN_FNAME.
+
+    Raises:
+        SettingsError: no text, a line that Traffic Server would cut, or our own plugin a second time.
+    """
+    where = f"EXTRA_PLUGIN_FNAME={str(path)!r}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{where}: not UTF-8; it is to hold lines of plugin.config") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line.encode()) > PLUGIN_LINE_BYTES_MAX:
+            raise SettingsError(
+                f"{where}: line {number} is longer than the {PLUGIN_LINE_BYTES_MAX} bytes that are read"
+            )
+        if any(not char.isprintable() and char not in "\t\r" for char in line):
+            raise SettingsError(f"{where}: line {number} has control characters; it is to hold lines of plugin.config")
+        if line.split("#")[0].strip().split(" ")[0].rpartition("/")[2] == "kubernetes_ssl.so":
+            raise SettingsError(f"{where}: line {number}: kubernetes_ssl.so is loaded already; remove the line")
+    return text if text.endswith("\n") or not text else f"{text}\n"
+
+
+def certificate_lines(directories: str) -> list[str]:
+    """Return the lines of ssl_multicert.config for POD_TLS_PATH: colon-separated directories, each with a tls.crt and a tls.key.
+
+    What they hold serves clients to whom no Ingress's certificate applies; of several the server name decides.
+
+    Raises:
+        SettingsError: names the file that is missing or unreadable.
+    """
+    lines = []
+    listed = [directory for directory in directories.split(":") if directory]
+    if len(listed) > TLS_DIRS_MAX:
+        raise SettingsError(f"POD_TLS_PATH: {len(listed)} directories; at most {TLS_DIRS_MAX} are taken")
+    for directory in listed:
+        if not PLAIN_PATH.fullmatch(directory):
+            raise SettingsError(f"POD_TLS_PATH: {directory[:200]!r} is not an absolute path of letters, digits and _.,+@=/-")
+        certificate, key = (f"{directory.rstrip('/')}/{name}" for name in ("tls.crt", "tls.key"))
+        for file in (certificate, key):
+            named_file("POD_TLS_PATH", file)
+        lines.append(f"dest_ip=* ssl_cert_name={certificate} ssl_key_name={key}")
+    return lines
+
+
+def apply_ancestors_files(directory: Path, env: Mapping[str, str]) -> None:
+    """Add to Traffic Server's configuration, at `directory`, the files that variables of apache's controller name.
+
+    Raises:
+        SettingsError: one of them cannot be used.
+    """
+    for variable, place in REPLACING_FILES.items():
+        if name := env.get(variable, ""):
+            path = named_file(variable, name)
+            (directory / place).unlink(missing_ok=True)
+            (directory / place).symlink_to(path)
+    if name := env.get("EXTRA_PLUGIN_FNAME", ""):
+        extend(directory / "plugin.config", more_plugins(named_file("EXTRA_PLUGIN_FNAME", name)))
+    if lines := certificate_lines(env.get("POD_TLS_PATH", "")):
+        extend(directory / "ssl_multicert.config", "".join(f"{line}\n" for line in lines))
+
+
+def extend(link: Path, text: str) -> None:
+    """Put a file in the place of a link: what it leads to, and `text`."""
+    former = link.read_text(encoding="utf-8") if link.exists() else ""
+    link.unlink(missing_ok=True)
+    link.write_text(former + ("" if former.endswith("\n") or not former else "\n") + text, encoding="utf-8")
+
+
+def ancestors_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what variables of apache's controller mean in ours, where theirs are no options of the plugins themselves.
+
+    INGRESS_DEBUG, whatever it holds: debug lines, on stderr as all others.
+    """
+    meant: dict[str, str] = {}
+    if env.get("INGRESS_DEBUG", ""):
+        meant["ATSK8S_LOG_LEVEL"] = "debug"
+        meant["PROXY_CONFIG_DIAGS_DEBUG_ENABLED"] = "1"
+        meant["PROXY_CONFIG_DIAGS_DEBUG_TAGS"] = "atsk8s"
+    return meant
+
+
+def without_ancestors_words(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with namespaces as apache's controller read them: in any case, and INGRESS_NS=all for all of them."""
+    plain = {**env, **{name: env[name].lower() for name in ("INGRESS_NS", "INGRESS_IGNORE_NS") if name in env}}
+    if plain.get("INGRESS_NS", "").strip() == "all":
+        del plain["INGRESS_NS"]
+    return plain
 
 
 def health_url(server_ports: str, path: str) -> str:
@@ -211,7 +344,11 @@ def prepare(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
     Raises:
         SettingsError: see the checks.
     """
+    env = without_ancestors_words(env)
+    env = {**ancestors_variables(env), **env}
     settings = parse_settings(arguments, env)
+    if "RESYNC_PERIOD" in env or "RESYNC_PRIOD" in env:
+        print("atsk8s: RESYNC_PERIOD is not needed: changes are seen as they are made; it has no effect", file=sys.stderr)
     size_mb = cache_mb(env.get("TS_CACHE_SIZE", ""))
     check_source(settings, env)
     run_dir = make_run_dir()
@@ -219,8 +356,12 @@ def prepare(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
         check_writable(CACHE_DIR, "make the volume writable for gid 0 (fsGroup: 0), or set TS_CACHE_SIZE=0")
         check_room(size_mb)
     make_config_dir(run_dir, size_mb)
+    apply_ancestors_files(run_dir / "etc", env)
     # A flag wins over the environment, which wins over our defaults.
-    merged = {**traffic_server_defaults(run_dir, has_ipv6=has_ipv6()), **env, **variables_of(arguments)}
+    defaults = traffic_server_defaults(run_dir, has_ipv6=has_ipv6())
+    if env.get("KUBERNETES_SERVICE_HOST"):
+        defaults["PROXY_CONFIG_STOP_SHUTDOWN_TIMEOUT"] = str(POD_DRAIN_S)
+    merged = {**defaults, "ATSK8S_STATE_DIR": str(make_state_dir(run_dir)), **env, **variables_of(arguments)}
     url = health_url(merged["PROXY_CONFIG_HTTP_SERVER_PORTS"], settings.health_path)
     (run_dir / HEALTH_FILE).write_text(url, encoding="utf-8")
     return merged
@@ -229,12 +370,12 @@ def prepare(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
 def main() -> NoReturn:
     try:
         env = prepare(sys.argv[1:], os.environ)
-        os.execve(TRAFFIC_SERVER, [TRAFFIC_SERVER], env)
+        os.execve(SUPERVISOR, [SUPERVISOR, TRAFFIC_SERVER], env)
     except SettingsError as error:
         # One line, whatever the value holds.
         print("atsk8s: " + "".join(char if char.isprintable() else "?" for char in str(error)), file=sys.stderr)
     except (OSError, ValueError) as error:
-        print(f"atsk8s: cannot start {TRAFFIC_SERVER}: {error}", file=sys.stderr)
+        print(f"atsk8s: cannot start {SUPERVISOR}: {error}", file=sys.stderr)
     sys.exit(EXIT_USAGE)
 
 

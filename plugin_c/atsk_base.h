@@ -39,6 +39,7 @@ enum atsk_status {
   ATSK_E_PYTHON    = -11, /* Python failed or did not start */
   ATSK_E_TIMEOUT   = -12,
   ATSK_E_IO        = -13, /* a file could not be read or written */
+  ATSK_E_ENDED     = -14, /* what was to run on has ended, and may be called again */
 };
 
 /* A borrowed run of bytes; never NUL-terminated by assumption.  {NULL, 0} is "absent". */
@@ -57,6 +58,6 @@ struct atsk_span {
 #define ATSK_LABEL_MAX 63u   /* bytes of one DNS label */
 #define ATSK_LABELS_MAX 127u /* labels of a host name */
 #define ATSK_PATH_MAX 8192u  /* bytes of a request path; longer is answered 414 */
-#define ATSK_TRIES_MAX 4u    /* endpoints that one request may try */
+#define ATSK_TRIES_MAX 8u    /* endpoints that one request may try */
 
 #endif

@@ -48,6 +48,40 @@ struct atsk_py_decision {
 void atsk_py_decide(uint16_t local_port, const char *authority, size_t authority_len, const char *path, size_t path_len,
                     struct atsk_py_decision *out);
 
+struct atsk_py_endpoint {
+  uint64_t service_id;
+  uint8_t addr[16]; /* network order; IPv4 in the first 4 */
+  uint16_t port;
+  uint8_t family; /* 4 or 6; 0: an ExternalName's */
+  uint8_t flags;  /* enum atsk_endpoint_flags */
+  uint32_t weight;
+  uint32_t is_eligible; /* 1: gets new requests; 0: draining */
+  uint32_t in_flight;
+  uint32_t failures_in_row; /* since its last success */
+  uint64_t failures;        /* ever */
+  uint64_t ejected_ms;      /* it is left out for so much longer; 0: it is not */
+  uint64_t probed_ms;       /* an active check has it left out for so much longer; 0: none has */
+};
+/* The endpoints, with their health, of every service that the rule for a request leads to.  Writes at most `room` of them to `out`, returns
+ * how many there are; none, if atsk_py_decide() finds no rule. */
+uint32_t atsk_py_endpoints(uint16_t local_port, const char *authority, size_t authority_len, const char *path, size_t path_len,
+                           struct atsk_py_endpoint *out, uint32_t room);
+
+/* An active check's verdict on one endpoint: it is left out of picks for the next `hold_ms`, or with 0 no longer; a verdict that is not renewed
+ * ends by itself, and neither ends what attempts say, nor is ended by it.  The controller's thread, no commit open.  `addr`: 16 bytes, IPv4
+ * in the first 4.  ATSK_OK; ATSK_MISS: no such service, or no such endpoint in it; ATSK_E_RANGE: family, port 0, more than an hour;
+ * ATSK_E_STATE: a commit is open. */
+int atsk_py_endpoint_probed(uint64_t service_id, const uint8_t *addr, uint8_t family, uint16_t port, uint32_t hold_ms);
+
+struct atsk_py_ejected {
+  uint64_t service_id;
+  uint32_t n_eligible;
+  uint32_t n_ejected; /* of those, by attempts or checks */
+};
+/* Services with endpoints that are left out just now.  Writes at most `room`, returns how many there are; none while a commit is open.  The
+ * controller's thread. */
+uint32_t atsk_py_ejected(struct atsk_py_ejected *out, uint32_t room);
+
 /* --- options that the request path needs ------------------------------------------------------------------------------------ */
 
 struct atsk_py_network {
@@ -61,11 +95,22 @@ struct atsk_py_settings {
   size_t health_path_len;
   const struct atsk_py_network *trusted; /* --trusted-proxies, at most 256 */
   size_t n_trusted;
-  uint32_t start_timeout_ms;   /* --start-timeout-ms, 1..600000: how long ATS's start waits for the first table */
-  uint32_t connect_timeout_ms; /* --connect-timeout-ms, 1..600000 */
-  int cache;                   /* --cache=on */
-  int reject_encoded_slash;    /* --reject-encoded-slash */
-  int allow_loopback_names;    /* Settings.allow_loopback_endpoints */
+  uint32_t start_timeout_ms;     /* --start-timeout-ms, 1..600000: how long ATS's start waits for the first table */
+  uint32_t connect_timeout_ms;   /* --connect-timeout-ms, 1..600000 */
+  uint32_t load_balance;         /* --load-balance, enum atsk_balance: 1..4 */
+  uint32_t retry_tries;          /* --retry-tries, 1..8 */
+  uint32_t retry_timeout_ms;     /* --retry-timeout-ms; 0: no bound */
+  uint32_t retry_budget_percent; /* --retry-budget-percent, 0..100 */
+  uint32_t read_timeout_ms;      /* --read-timeout-ms; 0: none, as of the next two */
+  uint32_t send_timeout_ms;      /* --send-timeout-ms */
+  uint32_t request_timeout_ms;   /* --request-timeout-ms */
+  uint32_t health_max_failures;  /* --health-max-failures, 0..1000 */
+  uint32_t health_ejection_ms;   /* --health-ejection-ms, 1..600000 */
+  uint32_t health_panic_percent; /* --health-panic-percent, 0..100 */
+  uint64_t body_size;            /* --body-size [bytes]; 0: unlimited */
+  int cache;                     /* --cache=on */
+  int reject_encoded_slash;      /* --reject-encoded-slash */
+  int allow_loopback_names;      /* Settings.allow_loopback_endpoints */
 };
 
 /* Once, before the first commit is published; copies.  ATSK_E_RANGE, ATSK_E_STATE (a second time, or too late). */
@@ -85,3 +130,17 @@ void atsk_py_first_table(void);   /* a first table is published (or never will b
 void atsk_py_health(int ready, const char *reason, size_t reason_len);
 size_t atsk_py_server_ports(char *out, size_t room); /* proxy.config.http.server_ports, as ATS has it; bytes it has */
 int atsk_py_draining(void);                          /* 1 while ATS drains (proxy.node.config.draining) */
+
+/* --- Traffic Server's own configuration records: ats_records.h tells what each does; the controller's thread ------------------- */
+struct atsk_py_record {
+  int type; /* enum atsk_record_type */
+  int is_dynamic;
+  int is_writable;
+  int is_null;
+  int source;
+  char expression[256]; /* NUL-terminated, as `value` */
+  char value[4096];
+};
+const char *atsk_py_records_unavailable(void); /* NULL: they can be set; else why not */
+int atsk_py_record_read(const char *name, struct atsk_py_record *out);
+int atsk_py_record_write(const char *name, int type, const char *value, int source);

@@ -290,12 +290,34 @@ network_is_sane(const struct atsk_py_network *network)
          (network->family == ATSK_FAMILY_IPV6 && network->bits <= 128);
 }
 
+/* What rules that say nothing get; ATSK_E_RANGE. */
+static enum atsk_status
+defaults_take(const struct atsk_py_settings *given, struct atsk_defaults *out)
+{
+  const struct atsk_default_numbers numbers = {
+    .body_max           = given->body_size,
+    .connect_ms         = given->connect_timeout_ms,
+    .read_ms            = given->read_timeout_ms,
+    .send_ms            = given->send_timeout_ms,
+    .request_ms         = given->request_timeout_ms,
+    .retry_tries        = given->retry_tries,
+    .retry_ms           = given->retry_timeout_ms,
+    .retry_percent      = given->retry_budget_percent,
+    .load_balance       = given->load_balance,
+    .health_failures    = given->health_max_failures,
+    .health_ejection_ms = given->health_ejection_ms,
+    .health_panic       = given->health_panic_percent,
+  };
+  return atsk_defaults_of(&numbers, out);
+}
+
 int
 atsk_py_settings(const struct atsk_py_settings *given)
 {
+  struct atsk_defaults defaults;
   if (given->health_path_len == 0 || given->health_path_len > ATSK_HEALTH_PATH_MAX || given->health_path[0] != '/' ||
-      given->n_trusted > ATSK_TRUSTED_MAX || given->connect_timeout_ms == 0 || given->connect_timeout_ms > 600000 ||
-      given->start_timeout_ms == 0 || given->start_timeout_ms > 600000) {
+      given->n_trusted > ATSK_TRUSTED_MAX || given->start_timeout_ms == 0 || given->start_timeout_ms > 600000 ||
+      defaults_take(given, &defaults) != ATSK_OK) {
     return ATSK_E_RANGE;
   }
   for (size_t i = 0; i < given->n_trusted; i++) {
@@ -317,7 +339,7 @@ atsk_py_settings(const struct atsk_py_settings *given)
     settings.trusted[i].bits   = given->trusted[i].bits;
   }
   settings.n_trusted            = given->n_trusted;
-  settings.connect_timeout_ms   = given->connect_timeout_ms;
+  settings.defaults             = defaults;
   settings.cache                = given->cache != 0;
   settings.reject_encoded_slash = given->reject_encoded_slash != 0;
   settings.allow_loopback_names = given->allow_loopback_names != 0;

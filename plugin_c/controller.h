@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "atsk_base.h"
+#include "defaults.h"
 
 ATSK_BEGIN_DECLS
 
@@ -26,10 +27,10 @@ struct atsk_settings {
   size_t health_path_len;
   struct atsk_network trusted[ATSK_TRUSTED_MAX]; /* clients whose X-Forwarded-* headers are believed */
   size_t n_trusted;
-  uint32_t connect_timeout_ms;
-  bool cache;                /* --cache=on */
-  bool reject_encoded_slash; /* "%2F" in a path is answered 400 */
-  bool allow_loopback_names; /* an ExternalName may resolve to this machine */
+  struct atsk_defaults defaults; /* of requests whose rule says nothing */
+  bool cache;                    /* --cache=on */
+  bool reject_encoded_slash;     /* "%2F" in a path is answered 400 */
+  bool allow_loopback_names;     /* an ExternalName may resolve to this machine */
 };
 
 const struct atsk_settings *atsk_settings_view(void);

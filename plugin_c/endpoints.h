@@ -1,30 +1,23 @@
 /* Services: stable objects that outlive commits, each with a set of endpoints behind an atomic pointer of its own, so that
  * endpoint churn touches neither trie nor blob.  One writer (publish.c, the controller's thread); any number of readers, each
- * inside a read section.  With publish.c the only files with atomics or liburcu (certificates.c uses the same pattern).
+ * inside a read section.  Who is chosen is balance.h's, who is left out health.h's, how sets are built endpoint_set.h's.
  *
  * Lifetimes.  A set is held by its service while it is the current one, and by every transaction that picked from it; the last
  * one frees it.  The service's own hold ends a grace period after the swap, so a reader that found the set may still take a
- * hold of its own.  An endpoint's runtime state belongs to all sets that have the endpoint: it survives set changes. */
+ * hold of its own.  An endpoint's runtime state belongs to all sets that have the endpoint: it survives set changes.  A set holds its
+ * service, so that what a request learns of an endpoint long after has somewhere to go. */
 #ifndef ATSK_ENDPOINTS_H
 #define ATSK_ENDPOINTS_H
 
 #include "atsk_base.h"
 #include "atsk_format.h"
+#include "balance.h"
+#include "endpoint_set.h"
+#include "health.h"
 
 ATSK_BEGIN_DECLS
 
-struct atsk_service;      /* stable */
-struct atsk_endpoint_set; /* immutable but for its hold count */
-
 /* --- reader, any thread ------------------------------------------------------------------------------------------------ */
-
-/* Where a request may go, best first.  Owns a hold on the set, and one in-flight count on the endpoint being tried. */
-struct atsk_pick {
-  struct atsk_endpoint_set *set; /* NULL: nothing held */
-  uint32_t first;                /* index of the first choice; the others follow it in the set's order */
-  uint32_t n;                    /* choices, 1..ATSK_TRIES_MAX, all different */
-  uint32_t current;              /* 0..n-1: the choice that the in-flight count is on */
-};
 
 struct atsk_endpoint_address { /* by value: valid after the read section */
   uint8_t addr[16];            /* network order; IPv4 in the first 4 */
@@ -33,14 +26,22 @@ struct atsk_endpoint_address { /* by value: valid after the read section */
   struct atsk_str name;        /* borrowed from the set: valid while the pick is held */
 };
 
-/* Picks from the service's current endpoints, in turn (round robin); inside a read section.  ATSK_MISS: none is there. */
-enum atsk_status atsk_service_pick(struct atsk_service *service, struct atsk_pick *pick) ATSK_MUST_CHECK;
+/* Picks from the service's current endpoints; inside a read section.  ATSK_MISS: none is there for this request. */
+enum atsk_status atsk_service_choose(struct atsk_service *service, const struct atsk_pick_wish *wish,
+                                     struct atsk_pick *pick) ATSK_MUST_CHECK;
 
 /* The pick's choice number `choice` (0..n-1).  While the pick is held; no read section needed. */
 void atsk_pick_address(const struct atsk_pick *pick, uint32_t choice, struct atsk_endpoint_address *out);
 
-/* Moves the in-flight count to `choice`, and records that the choice before it failed. */
+/* The choice's opaque tag, for a cookie; 0: there is none (affinity.h). */
+uint64_t atsk_pick_tag(const struct atsk_pick *pick, uint32_t choice);
+
+/* Moves the in-flight count to `choice`. */
 void atsk_pick_advance(struct atsk_pick *pick, uint32_t choice);
+
+/* The attempt at the current choice failed, or succeeded.  True: that ejected its endpoint, or ended its ejection (health.h). */
+bool atsk_pick_failed(const struct atsk_pick *pick, const struct atsk_health_rules *rules, uint64_t now_ms, uint64_t random);
+bool atsk_pick_succeeded(const struct atsk_pick *pick);
 
 /* Gives everything back; the pick is empty then.  Legal on an empty one.  Any thread, no read section needed. */
 void atsk_pick_release(struct atsk_pick *pick);
@@ -50,16 +51,6 @@ void atsk_pick_release(struct atsk_pick *pick);
 struct atsk_retired; /* retire.h */
 
 struct atsk_service *atsk_service_create(uint64_t id); /* NULL: no memory */
-
-/* Builds a set from `records` (n * sizeof(struct atsk_endpoint_record) hostile bytes of any alignment, sorted, no duplicates), taking
- * over from the service's current set the runtime state of the endpoints that stay; linear.  Not visible until _swap.
- * ATSK_E_TRUNCATED, _RANGE, _LAYOUT, _ORDER, _NOMEM. */
-enum atsk_status atsk_endpoint_set_create(const struct atsk_service *service, struct atsk_span records,
-                                          struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
-/* The set of an ExternalName service: one choice, to be resolved.  Copies `name`, a normalised host.  ATSK_E_RANGE, _NOMEM. */
-enum atsk_status atsk_endpoint_set_create_name(const struct atsk_service *service, struct atsk_str name, uint16_t port,
-                                               struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
-void atsk_endpoint_set_destroy(struct atsk_endpoint_set *set); /* of a set that was never swapped in; NULL is legal */
 
 /* Takes `set`, and adds the former one to *retired, whose grace period the caller arranges.  Cannot fail. */
 void atsk_service_swap(struct atsk_service *service, struct atsk_endpoint_set *set, struct atsk_retired **retired);
@@ -78,6 +69,26 @@ struct atsk_endpoints_view {
 };
 void atsk_service_view(const struct atsk_service *service, struct atsk_endpoints_view *out);
 void atsk_endpoints_record(const struct atsk_endpoints_view *view, uint32_t i, struct atsk_endpoint_record *out); /* i < n */
+
+/* What an endpoint has lived through, for explain and metrics; of an ExternalName, number 0 is the name. */
+struct atsk_endpoint_health {
+  uint32_t in_flight;
+  uint32_t failures_in_row;
+  uint32_t failures;         /* ever, round a circle of 2^32 */
+  uint64_t ejected_until_ms; /* by its attempts, on the picks' clock; 0 or past: it is not */
+  uint64_t probed_until_ms;  /* by an active check, likewise */
+  bool is_eligible;          /* for new requests; else it is draining */
+};
+void atsk_endpoints_health(const struct atsk_endpoints_view *view, uint32_t i, struct atsk_endpoint_health *out);
+uint32_t atsk_endpoints_eligible(const struct atsk_endpoints_view *view);
+
+/* How many of the service's eligible endpoints are left out.  Inside a read section, or on the writer's thread. */
+uint32_t atsk_service_ejected(const struct atsk_service *service, uint64_t now_ms);
+
+/* An active check's verdict on an endpoint of the service's current set (health.h); `addr`: 16 bytes, as in its record.  The writer's
+ * thread.  ATSK_MISS: there is no such endpoint. */
+enum atsk_status atsk_service_probed(struct atsk_service *service, const uint8_t addr[16], uint8_t family, uint16_t port,
+                                     uint64_t now_ms, uint32_t hold_ms) ATSK_MUST_CHECK;
 
 ATSK_END_DECLS
 #endif

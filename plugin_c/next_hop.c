@@ -64,10 +64,8 @@ server_address_set(TSHttpTxn txnp, const struct atsk_endpoint_address *address)
   }
 }
 
-/* responseIsRetryable stays 0: a pod's answer is an answer, whatever its status; only what gave
- * no answer is tried again (and POST only while no byte was sent: HttpTransact::is_request_retryable). */
 void
-atsk_next_hop_set(TSHttpTxn txnp, struct atsk_next_hop *hop, const struct atsk_pick *pick, uint32_t choice)
+atsk_next_hop_set(TSHttpTxn txnp, struct atsk_next_hop *hop, const struct atsk_pick *pick, uint32_t choice, bool after_answer)
 {
   struct atsk_endpoint_address address;
   TSResponseAction action;
@@ -80,8 +78,9 @@ atsk_next_hop_set(TSHttpTxn txnp, struct atsk_next_hop *hop, const struct atsk_p
     action.hostname     = hop->to.literal[choice];
     action.hostname_len = address_write(&address, hop->to.literal[choice]);
   }
-  action.port          = address.port;
-  action.nextHopExists = true;
+  action.port                = address.port;
+  action.nextHopExists       = true;
+  action.responseIsRetryable = after_answer;
   TSHttpTxnResponseActionSet(txnp, &action);
   if (!hop->is_name) {
     server_address_set(txnp, &address);
@@ -102,7 +101,7 @@ atsk_next_hop_none(TSHttpTxn txnp, struct atsk_next_hop *hop)
 
 /* ATS connects to what the action says; the URL only shows it. */
 static void
-url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_next_hop *hop, uint16_t port)
+url_rewrite(TSRemapRequestInfo *rri, const struct atsk_next_hop *hop, uint16_t port)
 {
   char bracketed[URL_LITERAL_MAX];
   const char *host = hop->is_name ? NAME_PLACEHOLDER : hop->to.literal[0];
@@ -113,7 +112,7 @@ url_rewrite(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_next_hop 
     host = bracketed;
   }
   int scheme_len     = 0;
-  const bool is_ws   = TSHttpTxnIsWebsocket(txnp) != 0;
+  const bool is_ws   = hop->is_websocket;
   const char *wanted = is_ws ? TS_URL_SCHEME_WS : TS_URL_SCHEME_HTTP; /* ATS makes http of ws later, and logs an error without it */
   const char *present = TSUrlSchemeGet(rri->requestBufp, rri->requestUrl, &scheme_len);
   if (present != wanted) {
@@ -128,14 +127,15 @@ atsk_next_hop_begin(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_p
 {
   struct atsk_endpoint_address first;
   atsk_pick_address(pick, 0, &first);
-  hop->is_name = first.family == 0;
+  hop->is_name      = first.family == 0;
+  hop->is_websocket = TSHttpTxnIsWebsocket(txnp) != 0;
   if (hop->is_name) {
     size_t len = first.name.len < ATSK_HOST_MAX ? first.name.len : ATSK_HOST_MAX;
     memcpy(hop->to.name, first.name.ptr, len);
     hop->to.name[len] = '\0';
   }
-  atsk_next_hop_set(txnp, hop, pick, 0);
-  url_rewrite(txnp, rri, hop, first.port);
+  atsk_next_hop_set(txnp, hop, pick, 0, false);
+  url_rewrite(rri, hop, first.port);
 }
 
 static bool

@@ -85,6 +85,12 @@ atsk_read_end(void)
 }
 
 uint64_t
+atsk_route_id(const struct atsk_route_state *route)
+{
+  return atsk_records_route_id(route);
+}
+
+uint64_t
 atsk_table_version(void)
 {
   const struct atsk_table *table = atsk_read_begin();
@@ -219,6 +225,26 @@ atsk_commit_abort(void)
   atsk_records_abort(&writer.records);
   free(commit);
   commit_close();
+}
+
+bool
+atsk_writer_is_committing(void)
+{
+  return writer.commit != NULL;
+}
+
+struct atsk_service *
+atsk_writer_service(uint64_t id)
+{
+  return writer.commit != NULL ? NULL : atsk_records_find(&writer.records, ATSK_RECORD_SERVICE, id);
+}
+
+void
+atsk_writer_services(void (*each)(struct atsk_service *service, void *argument), void *argument)
+{
+  if (writer.commit == NULL) {
+    atsk_records_services(&writer.records, each, argument);
+  }
 }
 
 void

@@ -24,6 +24,8 @@ ATSK_BEGIN_DECLS
 const struct atsk_table *atsk_read_begin(void);
 void atsk_read_end(void);
 uint64_t atsk_table_version(void); /* 0: nothing was published yet */
+/* The id that a commit gave the route: the same from commit to commit, while atsk_route_state's address may be another's one day. */
+uint64_t atsk_route_id(const struct atsk_route_state *route);
 
 /* --- the writer --------------------------------------------------------------------------------------------------------- */
 
@@ -69,6 +71,11 @@ enum atsk_status atsk_commit_supersede(void) ATSK_MUST_CHECK;
  * right or aborted.  No other failure. */
 enum atsk_status atsk_commit_publish(uint64_t *version) ATSK_MUST_CHECK;
 void atsk_commit_abort(void); /* legal when none is open */
+
+/* The writer's own view, between commits: the service of an id (NULL: none, or a commit is open), and all of them (none while one is). */
+bool atsk_writer_is_committing(void);
+struct atsk_service *atsk_writer_service(uint64_t id);
+void atsk_writer_services(void (*each)(struct atsk_service *service, void *argument), void *argument);
 
 /* Waits until everything retired so far is freed.  Tests and the end of a soak; never on an ATS thread. */
 void atsk_reclaim_barrier(void);

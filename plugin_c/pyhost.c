@@ -234,7 +234,10 @@ controller_thread(void *arg)
     give_up(what, failed);
   } else {
     /* At once after the initialisation: cffi's start spins for ever on CPython 3.11 if anything has touched a capsule before. */
-    int status = atsk_controller_main(host.json);
+    int status;
+    do { /* the published table stays; Python counts, and waits longer from time to time */
+      status = atsk_controller_main(host.json);
+    } while (status == ATSK_E_ENDED && !atsk_py_should_stop());
     if (!atsk_py_should_stop() && status != ATSK_E_PYTHON) { /* that one has said why by itself */
       (void)snprintf(what, sizeof what, "the controller in --venv=%.500s ended (status %d)", host.venv, status);
       give_up(what, "the log or, if Python could not import atsk8s, a traceback on standard error (traffic.out) says why");

@@ -257,6 +257,19 @@ atsk_records_supersede(struct atsk_records *records)
   }
 }
 
+void
+atsk_records_services(const struct atsk_records *records, void (*each)(struct atsk_service *service, void *argument),
+                      void *argument)
+{
+  const struct atsk_id_map *map = &records->maps[ATSK_RECORD_SERVICE];
+  for (size_t i = 0; i < map->capacity; i++) {
+    const struct atsk_record *record = map->entries[i].value;
+    if (record != NULL) {
+      each(record->object, argument);
+    }
+  }
+}
+
 /* --- references --------------------------------------------------------------------------------------------------------------- */
 
 static void
@@ -286,6 +299,12 @@ void
 atsk_records_ref(struct atsk_records *records, enum atsk_record_kind kind, uint64_t id, bool is_taken)
 {
   record_ref(records, atsk_id_find(&records->maps[kind], id), is_taken);
+}
+
+uint64_t
+atsk_records_route_id(const struct atsk_route_state *route)
+{
+  return route->record.id;
 }
 
 void

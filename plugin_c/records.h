@@ -16,6 +16,7 @@ ATSK_BEGIN_DECLS
 
 struct atsk_record;      /* what is known of an id */
 struct atsk_retired;     /* retire.h */
+struct atsk_service;     /* endpoints.h */
 struct atsk_route_state; /* of a route, keyed by its id; outlives commits */
 
 enum atsk_record_kind { ATSK_RECORD_SERVICE, ATSK_RECORD_CERTIFICATE, ATSK_RECORD_ROUTE };
@@ -45,12 +46,17 @@ enum atsk_status atsk_records_drop(struct atsk_records *records, enum atsk_recor
 /* Drops every service and certificate for which the commit under way has staged nothing.  Cannot fail. */
 void atsk_records_supersede(struct atsk_records *records);
 
+/* Calls `each` for every service, also those that the commit under way made or drops. */
+void atsk_records_services(const struct atsk_records *records, void (*each)(struct atsk_service *service, void *argument),
+                           void *argument);
+
 /* --- references: what a virtual host or TLS policy names ------------------------------------------------------------------------ */
 
 /* The struct atsk_service or struct atsk_certificate of `id`, borrowed; NULL: there is none, or the commit drops it. */
 void *atsk_records_find(const struct atsk_records *records, enum atsk_record_kind kind, uint64_t id);
 /* The state of the route `id`, made if need be; NULL: no memory.  It lives while somebody refers to it: publish ends the others. */
 struct atsk_route_state *atsk_records_route(struct atsk_records *records, uint64_t id);
+uint64_t atsk_records_route_id(const struct atsk_route_state *route);
 
 /* Takes or gives back one reference to a service or certificate, which is there, dropped or not. */
 void atsk_records_ref(struct atsk_records *records, enum atsk_record_kind kind, uint64_t id, bool is_taken);

@@ -1,6 +1,8 @@
 /* See respond.h. */
 #include "respond.h"
 
+#include "grpc.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -8,7 +10,7 @@
 #define TEXT_MAX 160u /* bytes of a body: one line, the id, a newline */
 
 static uint64_t secret[2]; /* written once, before the first request */
-static TSCont on_response_cont;
+static TSCont on_response_cont, on_grpc_cont;
 
 static void
 field_add(TSMBuffer bufp, TSMLoc hdr, const char *name, int name_len, const char *value, int value_len)
@@ -59,6 +61,51 @@ on_response(TSCont contp, TSEvent event, void *edata)
   return 0;
 }
 
+/* Retry-After; the continuation is the transaction's own, its data the seconds. */
+static int
+on_later_response(TSCont contp, TSEvent event, void *edata)
+{
+  static const char name[] = "Retry-After";
+  TSHttpTxn txnp           = (TSHttpTxn)edata;
+  TSMBuffer bufp           = NULL;
+  TSMLoc hdr               = TS_NULL_MLOC;
+  if (event == TS_EVENT_HTTP_TXN_CLOSE) {
+    TSContDestroy(contp);
+  } else if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) == TS_SUCCESS) {
+    char seconds[16];
+    const int len = snprintf(seconds, sizeof seconds, "%u", (unsigned)(uintptr_t)TSContDataGet(contp));
+    field_add(bufp, hdr, name, (int)sizeof name - 1, seconds, len);
+    (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  }
+  TSHttpTxnReenable(txnp, TS_EVENT_HTTP_CONTINUE);
+  return 0;
+}
+
+static int
+on_grpc_response(TSCont contp, TSEvent event, void *edata)
+{
+  static const char type[] = ATSK_GRPC_CONTENT_TYPE, status[] = "grpc-status", message[] = "grpc-message";
+  TSHttpTxn txnp = (TSHttpTxn)edata;
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  (void)contp, (void)event;
+  TSHttpTxnErrorBodySet(txnp, NULL, 0, NULL); /* none, and not ATS's own page either: trailers alone */
+  if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) == TS_SUCCESS) {
+    TSMLoc field = TSMimeHdrFieldFind(bufp, hdr, TS_MIME_FIELD_CONTENT_TYPE, TS_MIME_LEN_CONTENT_TYPE);
+    if (field != TS_NULL_MLOC) {
+      (void)TSMimeHdrFieldDestroy(bufp, hdr, field);
+      (void)TSHandleMLocRelease(bufp, hdr, field);
+    }
+    field_add(bufp, hdr, TS_MIME_FIELD_CONTENT_TYPE, TS_MIME_LEN_CONTENT_TYPE, type, (int)sizeof type - 1);
+    field_add(bufp, hdr, status, (int)sizeof status - 1, ATSK_GRPC_STATUS, (int)sizeof ATSK_GRPC_STATUS - 1);
+    field_add(bufp, hdr, message, (int)sizeof message - 1, ATSK_GRPC_MESSAGE, (int)sizeof ATSK_GRPC_MESSAGE - 1);
+    request_id_add(txnp, bufp, hdr);
+    (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  }
+  TSHttpTxnReenable(txnp, TS_EVENT_HTTP_CONTINUE);
+  return 0;
+}
+
 enum atsk_status
 atsk_respond_init(void)
 {
@@ -66,6 +113,7 @@ atsk_respond_init(void)
     return ATSK_E_STATE;
   }
   on_response_cont = TSContCreate(on_response, NULL);
+  on_grpc_cont     = TSContCreate(on_grpc_response, NULL);
   return ATSK_OK;
 }
 
@@ -101,6 +149,23 @@ atsk_respond(TSHttpTxn txnp, TSHttpStatus status, const char *text)
   TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_response_cont);
 }
 
+void
+atsk_respond_later(TSHttpTxn txnp, uint32_t retry_after_s, const char *text)
+{
+  TSCont cont = TSContCreate(on_later_response, NULL);
+  TSContDataSet(cont, (void *)(uintptr_t)retry_after_s);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, cont);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, cont);
+  atsk_respond(txnp, TS_HTTP_STATUS_TOO_MANY_REQUESTS, text);
+}
+
+void
+atsk_respond_grpc(TSHttpTxn txnp)
+{
+  TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_OK);
+  TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, on_grpc_cont);
+}
+
 /* None: ATS made the header to read an answer into, and none came. */
 static bool
 has_status(TSMBuffer bufp, TSMLoc hdr)
@@ -122,23 +187,48 @@ answer_is_foreign(TSHttpTxn txnp)
   return TSHttpTxnCachedRespGet(txnp, &bufp, &hdr) == TS_SUCCESS && has_status(bufp, hdr);
 }
 
-bool
-atsk_respond_replace_error(TSHttpTxn txnp)
+/* The header `hdr` of an answer that ATS made becomes one of ours. */
+static void
+answer_replace(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr, const char *text)
+{
+  body_set(txnp, text);
+  request_id_add(txnp, bufp, hdr);
+  no_store_add(bufp, hdr);
+}
+
+void
+atsk_respond_instead(TSHttpTxn txnp, TSHttpStatus status, const char *text)
 {
   TSMBuffer bufp = NULL;
   TSMLoc hdr     = TS_NULL_MLOC;
-  bool replaced  = false;
+  if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) != TS_SUCCESS) {
+    return;
+  }
+  const char *reason = TSHttpHdrReasonLookup(status);
+  (void)TSHttpHdrStatusSet(bufp, hdr, status);
+  (void)TSHttpHdrReasonSet(bufp, hdr, reason, (int)strlen(reason));
+  answer_replace(txnp, bufp, hdr, text);
+  (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+}
+
+bool
+atsk_respond_replace_error(TSHttpTxn txnp)
+{
+  TSMBuffer bufp   = NULL;
+  TSMLoc hdr       = TS_NULL_MLOC;
+  bool is_to_blame = false;
   if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) != TS_SUCCESS) {
     return false;
   }
-  TSHttpStatus status = TSHttpHdrStatusGet(bufp, hdr);
-  if (status >= TS_HTTP_STATUS_INTERNAL_SERVER_ERROR && !answer_is_foreign(txnp)) {
-    body_set(txnp, status == TS_HTTP_STATUS_GATEWAY_TIMEOUT ? "The service behind this address did not answer in time."
+  const TSHttpStatus status = TSHttpHdrStatusGet(bufp, hdr);
+  if (status == TS_HTTP_STATUS_REQUEST_TIMEOUT && !answer_is_foreign(txnp)) {
+    answer_replace(txnp, bufp, hdr, "The request's body did not come in time.");
+  } else if (status >= TS_HTTP_STATUS_INTERNAL_SERVER_ERROR && !answer_is_foreign(txnp)) {
+    answer_replace(txnp, bufp, hdr,
+                   status == TS_HTTP_STATUS_GATEWAY_TIMEOUT ? "The service behind this address did not answer in time."
                                                             : "The service behind this address could not be reached.");
-    request_id_add(txnp, bufp, hdr);
-    no_store_add(bufp, hdr);
-    replaced = true;
+    is_to_blame = true;
   }
   (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
-  return replaced;
+  return is_to_blame;
 }

@@ -19,8 +19,18 @@ uint64_t atsk_request_number(TSHttpTxn txnp);
  * Cache-Control: no-store, and closes the connection after a body that nobody read. */
 void atsk_respond(TSHttpTxn txnp, TSHttpStatus status, const char *text);
 
-/* From the send-response hook of a forwarded request: if ATS made up an error answer itself (no endpoint could be reached), its
- * page, which names hosts and addresses, is replaced by a line of ours.  True if it did. */
+/* From the remap hook, likewise: 429 with Retry-After. */
+void atsk_respond_later(TSHttpTxn txnp, uint32_t retry_after_s, const char *text);
+
+/* From the remap hook, likewise: gRPC's "Trailers-Only" answer, UNIMPLEMENTED with a message that says what to do (grpc.h). */
+void atsk_respond_grpc(TSHttpTxn txnp);
+
+/* From the send-response hook of a forwarded request: the answer that ATS made is replaced by `status` and a line of text (static). */
+void atsk_respond_instead(TSHttpTxn txnp, TSHttpStatus status, const char *text);
+
+/* From the send-response hook of a forwarded request: if ATS made up an error answer itself (no endpoint could be reached, or the
+ * client's body did not come), its page, which names hosts and addresses, is replaced by a line of ours.  True if the endpoint is to
+ * blame. */
 bool atsk_respond_replace_error(TSHttpTxn txnp);
 
 ATSK_END_DECLS

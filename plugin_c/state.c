@@ -93,8 +93,7 @@ settings_take(struct cursor *cursor, struct atsk_settings *out)
 {
   const struct atsk_state_settings *fixed = take(cursor, sizeof *fixed);
   if (fixed == NULL || fixed->n_trusted > ATSK_TRUSTED_MAX || fixed->health_path_len == 0 ||
-      fixed->health_path_len > ATSK_HEALTH_PATH_MAX || (fixed->flags & ~FLAGS_KNOWN) != 0 || fixed->connect_timeout_ms == 0 ||
-      fixed->connect_timeout_ms > 600000) {
+      fixed->health_path_len > ATSK_HEALTH_PATH_MAX || (fixed->flags & ~FLAGS_KNOWN) != 0) {
     return false;
   }
   const struct atsk_state_network *networks = take(cursor, fixed->n_trusted * sizeof *networks);
@@ -116,11 +115,10 @@ settings_take(struct cursor *cursor, struct atsk_settings *out)
   memcpy(out->health_path, health_path, fixed->health_path_len);
   out->health_path_len      = fixed->health_path_len;
   out->n_trusted            = fixed->n_trusted;
-  out->connect_timeout_ms   = fixed->connect_timeout_ms;
   out->cache                = (fixed->flags & ATSK_STATE_CACHE) != 0;
   out->reject_encoded_slash = (fixed->flags & ATSK_STATE_REJECT_ENCODED_SLASH) != 0;
   out->allow_loopback_names = (fixed->flags & ATSK_STATE_ALLOW_LOOPBACK_NAMES) != 0;
-  return true;
+  return fixed->reserved == 0 && atsk_defaults_of(&fixed->defaults, &out->defaults) == ATSK_OK;
 }
 
 /* --- records: each is staged as one call of the commit ---------------------------------------------------------------------------- */

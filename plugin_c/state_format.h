@@ -1,4 +1,4 @@
-/* The byte layout of the last good state, version 1: DIR/table.state, written and read by state.c on one machine.  Fixed-width
+/* The byte layout of the last good state, version 2: DIR/table.state, written and read by state.c on one machine.  Fixed-width
  * little-endian structs; everything starts at a multiple of 8 bytes, and what is shorter is filled up with zeros.
  *
  *   header | settings, networks, health path | records...
@@ -10,9 +10,10 @@
 #include <stdint.h>
 
 #include "atsk_format.h"
+#include "defaults.h"
 
 #define ATSK_STATE_MAGIC 0x54534B41u /* "AKST" */
-#define ATSK_STATE_VERSION 1u
+#define ATSK_STATE_VERSION 2u
 #define ATSK_STATE_MAX (1u << 30) /* bytes; some 4,000,000 simple routes */
 #define ATSK_STATE_NAME "table.state"
 #define ATSK_OPTIONS_DIGEST 32u /* bytes */
@@ -37,9 +38,10 @@ enum atsk_state_flags { ATSK_STATE_CACHE = 1u, ATSK_STATE_REJECT_ENCODED_SLASH =
 
 struct atsk_state_settings { /* struct atsk_settings of controller.h */
   uint32_t flags;            /* enum atsk_state_flags */
-  uint32_t connect_timeout_ms;
-  uint32_t n_trusted; /* struct atsk_state_network in a row */
+  uint32_t n_trusted;        /* struct atsk_state_network in a row */
   uint32_t health_path_len;
+  uint32_t reserved;                    /* 0 */
+  struct atsk_default_numbers defaults; /* defaults.h */
 };
 
 struct atsk_state_network {
@@ -96,7 +98,7 @@ struct atsk_state_policy {
 };
 
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_header) == 80, "header layout");
-ATSK_STATIC_ASSERT(sizeof(struct atsk_state_settings) == 16, "settings layout");
+ATSK_STATIC_ASSERT(sizeof(struct atsk_state_settings) == 80, "settings layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_network) == 24, "network layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_record) == 8, "record layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_name) == 16, "name layout");

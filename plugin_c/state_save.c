@@ -260,9 +260,9 @@ settings_add(struct sink *sink, const struct atsk_settings *settings)
   const struct atsk_state_settings fixed = {
     .flags = (settings->cache ? ATSK_STATE_CACHE : 0u) | (settings->reject_encoded_slash ? ATSK_STATE_REJECT_ENCODED_SLASH : 0u) |
              (settings->allow_loopback_names ? ATSK_STATE_ALLOW_LOOPBACK_NAMES : 0u),
-    .connect_timeout_ms = settings->connect_timeout_ms,
-    .n_trusted          = (uint32_t)settings->n_trusted,
-    .health_path_len    = (uint32_t)settings->health_path_len,
+    .n_trusted       = (uint32_t)settings->n_trusted,
+    .health_path_len = (uint32_t)settings->health_path_len,
+    .defaults        = settings->defaults.numbers,
   };
   size_t networks = settings->n_trusted * sizeof(struct atsk_state_network);
   uint8_t *at     = sink_add(sink, sizeof fixed + networks + filled_up(settings->health_path_len));

@@ -1,15 +1,19 @@
-/* See txn.h.  Order in the remap hook: health path, host, path, match, pick, rewrite.  Nothing here takes a lock, and nothing borrowed
- * from the table outlives the read section: the transaction holds its pick, and copies of addresses. */
+/* See txn.h.  Nothing here takes a lock, and nothing borrowed from the table outlives the read section: the transaction holds its pick, its
+ * limits, and copies of everything else. */
 #include "txn.h"
 
+#include "attempts.h"
+#include "body_count.h"
 #include "cache_key.h"
+#include "client_limits.h"
 #include "controller.h"
-#include "endpoints.h"
+#include "deadlines.h"
+#include "decision.h"
 #include "forwarded.h"
 #include "incoming.h"
-#include "match.h"
 #include "next_hop.h"
-#include "request.h"
+#include "preference.h"
+#include "publish.h"
 #include "respond.h"
 #include "stats.h"
 
@@ -25,13 +29,14 @@ struct txn {
   TSCont cont;
   TSEvent later; /* what to go on with, in reenable_later() */
   TSHttpTxn txnp;
-  struct atsk_pick pick;
-  struct atsk_next_hop hop;
+  struct atsk_attempts attempts;
+  struct atsk_limits_hold hold;
+  struct atsk_body_count body_count;
+  struct atsk_cookie *cookie; /* affinity's; NULL: none */
   struct atsk_forwarded forwarded;
-  uint32_t attempts; /* begun so far; attempt k is at choice k modulo pick.n */
-  bool is_safe;      /* RFC 9110 section 9.2.1: may be sent again, whatever became of it */
-  bool is_guarded;   /* an attempt that may be the last is looked at */
-  bool is_lone;      /* has one choice, and is guarded only once that has failed: each hook costs a thousand instructions */
+  uint64_t count_max; /* bytes of a body that does not say its length; 0: not counted */
+  bool is_upload;     /* with a body */
+  bool is_cached;     /* --cache=on */
 };
 
 /* Spare ones, each thread's own: a transaction stays on its client connection's thread, so a list is as long as that thread has ever had
@@ -61,24 +66,6 @@ txn_give(struct txn *txn)
   spares    = txn;
 }
 
-static void
-failure_count(TSHttpTxn txnp)
-{
-  switch (TSHttpTxnServerStateGet(txnp)) {
-  case TS_SRVSTATE_CONNECTION_ERROR:
-  case TS_SRVSTATE_OPEN_RAW_ERROR:
-    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_CONNECT);
-    break;
-  case TS_SRVSTATE_ACTIVE_TIMEOUT:
-  case TS_SRVSTATE_INACTIVE_TIMEOUT:
-    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_TIMEOUT);
-    break;
-  default:
-    atsk_count(ATSK_COUNT_ENDPOINT_FAILURES_OTHER);
-    break;
-  }
-}
-
 /* --- the hooks of a forwarded transaction -------------------------------------------------------------------------------------- */
 
 static int
@@ -104,96 +91,59 @@ reenable_later(TSHttpTxn txnp, struct txn *txn, TSEvent event)
   (void)TSContScheduleOnThread(later, 0, TSEventThreadSelf());
 }
 
-/* Looks at what becomes of the attempt to come, too: others end in a pod's answer or in another attempt. */
+/* Looks at the answer, too. */
 static void
-attempt_guard(TSHttpTxn txnp, struct txn *txn)
+guard(TSHttpTxn txnp, struct txn *txn)
 {
-  if (!txn->is_guarded) {
+  if (!txn->attempts.is_guarded) {
     TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_RESPONSE_HDR_HOOK, txn->cont);
-    txn->is_guarded = true;
+    txn->attempts.is_guarded = true;
   }
 }
 
-/* What Traffic Server answers when there is no next hop (HttpTransact::handle_parent_died). */
-static TSHttpStatus
-failure_status(TSHttpTxn txnp)
-{
-  switch (TSHttpTxnServerStateGet(txnp)) {
-  case TS_SRVSTATE_ACTIVE_TIMEOUT:
-  case TS_SRVSTATE_INACTIVE_TIMEOUT:
-    return TS_HTTP_STATUS_GATEWAY_TIMEOUT;
-  case TS_SRVSTATE_OUTBOUND_CONGESTION:
-    return TS_HTTP_STATUS_SERVICE_UNAVAILABLE;
-  default:
-    return TS_HTTP_STATUS_BAD_GATEWAY;
-  }
-}
-
-/* Ends a request that had one choice and went unguarded. */
-static void
-attempt_refuse(TSHttpTxn txnp, struct txn *txn)
-{
-  attempt_guard(txnp, txn); /* counts the failure, and says it in our words */
-  TSHttpTxnStatusSet(txnp, failure_status(txnp));
-  reenable_later(txnp, txn, TS_EVENT_HTTP_ERROR);
-}
-
-/* TS_HTTP_OS_DNS_HOOK: maybe once for the URL's own host, before a next hop is chosen, and then before every attempt.  True if another
- * one has failed before: the transaction goes on later then. */
+/* TS_HTTP_OS_DNS_HOOK.  True: the transaction goes on later. */
 static bool
 attempt_begin(TSHttpTxn txnp, struct txn *txn)
 {
-  if (TSHttpTxnNextHopAddrGet(txnp) == NULL) {
-    return false;
+  bool is_guard_due                        = false;
+  const enum atsk_attempts_verdict verdict = atsk_attempts_next(&txn->attempts, txnp, atsk_settings_view(), &is_guard_due);
+  if (is_guard_due) {
+    guard(txnp, txn);
   }
-  uint32_t attempt = txn->attempts++;
-  if (attempt == 0 && txn->is_lone) { /* its action names it still, so it fails into this hook; with luck, into none */
-    return false;
-  }
-  if (attempt == 1 && txn->is_lone && TSHttpTxnServerSsnTransactionCount(txnp) <= 1) { /* see attempt_connected() */
-    attempt_refuse(txnp, txn);
-    return true;
-  }
-  if (attempt > 0) {
-    failure_count(txnp);
-    atsk_count(ATSK_COUNT_RETRIES);
-    atsk_pick_advance(&txn->pick, attempt % txn->pick.n);
-  }
-  const bool is_last = attempt + 1 >= txn->pick.n;
-  if (is_last) {
-    atsk_next_hop_none(txnp, &txn->hop);
-  } else {
-    atsk_next_hop_set(txnp, &txn->hop, &txn->pick, attempt + 1);
-  }
-  if (is_last || !txn->is_safe) {
-    attempt_guard(txnp, txn);
-  }
-  if (attempt > 0) {
+  switch (verdict) {
+  case ATSK_ATTEMPT_GO_LATER:
     reenable_later(txnp, txn, TS_EVENT_HTTP_CONTINUE);
+    return true;
+  case ATSK_ATTEMPT_END:
+    TSHttpTxnStatusSet(txnp, atsk_attempts_status(txnp));
+    reenable_later(txnp, txn, TS_EVENT_HTTP_ERROR);
+    return true;
+  case ATSK_ATTEMPT_GO:
+  default:
+    return false;
   }
-  return attempt > 0;
 }
 
 /* TS_HTTP_SEND_REQUEST_HDR_HOOK: connected, nothing sent yet.  False: nothing may be sent. */
 static bool
 attempt_connected(TSHttpTxn txnp, struct txn *txn)
 {
-  if (atsk_next_hop_is_refused(txnp, &txn->hop, atsk_settings_view()->allow_loopback_names)) {
+  if (!atsk_attempts_connected(&txn->attempts, txnp, atsk_settings_view())) {
     return false;
   }
   atsk_forwarded_add(txnp, &txn->forwarded);
-  /* The last choice, on a connection from the pool: the pod may close it this very moment, as it may any idle one, and would answer
-   * on a fresh one.  Without this, a Service with one pod loses such a request. */
-  if (txn->is_guarded && txn->attempts >= txn->pick.n && txn->attempts < ATSK_TRIES_MAX &&
-      TSHttpTxnServerSsnTransactionCount(txnp) > 1) {
-    atsk_next_hop_set(txnp, &txn->hop, &txn->pick, txn->attempts % txn->pick.n);
+  if (txn->count_max != 0) {
+    atsk_body_count_begin(&txn->body_count, txnp, txn->count_max);
+  }
+  if (txn->attempts.hop.is_websocket) {
+    atsk_deadlines_tunnel_watch(txnp);
   }
   return true;
 }
 
-/* TS_HTTP_READ_RESPONSE_HDR_HOOK, with --cache=on: an answer that sets a cookie is one client's, whatever freshness it claims. */
+/* With --cache=on: an answer that sets a cookie is one client's, whatever freshness it claims. */
 static void
-answer_read(TSHttpTxn txnp)
+cookies_keep_out(TSHttpTxn txnp)
 {
   TSMBuffer bufp = NULL;
   TSMLoc hdr     = TS_NULL_MLOC;
@@ -206,6 +156,65 @@ answer_read(TSHttpTxn txnp)
     (void)TSHandleMLocRelease(bufp, hdr, field);
   }
   (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+}
+
+/* TS_HTTP_READ_RESPONSE_HDR_HOOK: a pod's answer, with --cache=on or where a status may be tried again. */
+static void
+answer_read(TSHttpTxn txnp, struct txn *txn)
+{
+  if (txn->is_cached) {
+    cookies_keep_out(txnp);
+  }
+  atsk_attempts_answered(&txn->attempts, txnp, atsk_settings_view());
+}
+
+/* The cookie of the endpoint that has answered, unless the client has it already. */
+static void
+cookie_offer(TSHttpTxn txnp, struct txn *txn)
+{
+  const struct atsk_pick *pick = &txn->attempts.pick;
+  const uint64_t tag           = atsk_pick_tag(pick, pick->current);
+  if (pick->is_affine && pick->current == 0) {
+    atsk_count(ATSK_COUNT_AFFINITY_KEPT);
+  } else if (tag != 0) {
+    atsk_count(ATSK_COUNT_AFFINITY_GIVEN);
+    atsk_cookie_add(txnp, txn->cookie, tag);
+  }
+}
+
+/* TS_HTTP_SEND_RESPONSE_HDR_HOOK, of a guarded transaction: an answer goes out, whosever it is. */
+static void
+answer_send(TSHttpTxn txnp, struct txn *txn)
+{
+  if (txn->body_count.is_too_large) {
+    atsk_count(ATSK_COUNT_BODIES_CUT);
+    atsk_respond_instead(txnp, TS_HTTP_STATUS_REQUEST_ENTITY_TOO_LARGE, "The request's body is too large.");
+  } else if (atsk_respond_replace_error(txnp)) {
+    atsk_attempts_failed(&txn->attempts, txnp, atsk_settings_view());
+  } else if (txn->cookie != NULL && txn->attempts.n > 0) {
+    cookie_offer(txnp, txn);
+  }
+  atsk_body_count_end(&txn->body_count);
+  if (txn->is_upload) {
+    atsk_deadlines_answer(txnp, &txn->attempts.treatment.timeouts);
+  }
+}
+
+/* TS_HTTP_TXN_CLOSE_HOOK: gives everything back. */
+static void
+txn_end(TSHttpTxn txnp, struct txn *txn)
+{
+  if (txn->body_count.is_too_large) {
+    txn->attempts.is_failed = true; /* the endpoint is not to blame, nor to praise */
+  }
+  atsk_body_count_end(&txn->body_count);
+  atsk_attempts_end(&txn->attempts, txnp);
+  atsk_limits_release(&txn->hold);
+  if (txn->cookie != NULL) {
+    TSfree(txn->cookie);
+    txn->cookie = NULL;
+  }
+  txn_give(txn);
 }
 
 static int
@@ -227,16 +236,13 @@ on_txn(TSCont contp, TSEvent event, void *edata)
     }
     break;
   case TS_EVENT_HTTP_READ_RESPONSE_HDR:
-    answer_read(txnp);
+    answer_read(txnp, txn);
     break;
   case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
-    if (atsk_respond_replace_error(txnp)) {
-      failure_count(txnp);
-    }
+    answer_send(txnp, txn);
     break;
   case TS_EVENT_HTTP_TXN_CLOSE:
-    atsk_pick_release(&txn->pick);
-    txn_give(txn); /* before the call below, which may begin the connection's next request */
+    txn_end(txnp, txn); /* before the call below, which may begin the connection's next request */
     break;
   default:
     break;
@@ -248,31 +254,15 @@ on_txn(TSCont contp, TSEvent event, void *edata)
 enum atsk_status
 atsk_txn_init(char *why, size_t why_size)
 {
-  if (atsk_respond_init() != ATSK_OK) {
+  if (atsk_respond_init() != ATSK_OK || atsk_limits_init() != ATSK_OK) {
     (void)snprintf(why, why_size, "getrandom(2) gave no random bytes");
     return ATSK_E_STATE;
   }
+  atsk_deadlines_init();
   return ATSK_OK;
 }
 
 /* --- forwarding -------------------------------------------------------------------------------------------------------------- */
-
-/* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
- * pod this very moment, and what is not safe to send twice would be lost with it (502). */
-static void
-method_prepare(TSHttpTxn txnp, TSRemapRequestInfo *rri, struct txn *txn)
-{
-  int len            = 0;
-  const char *method = TSHttpHdrMethodGet(rri->requestBufp, rri->requestHdrp, &len); /* ATS's own constant, if it is a known one */
-  txn->is_safe       = method == TS_HTTP_METHOD_GET || method == TS_HTTP_METHOD_HEAD || method == TS_HTTP_METHOD_OPTIONS;
-  if (txn->is_safe) {
-    return;
-  }
-  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_SERVER_SESSION_SHARING_MATCH, 0);
-  if (method == TS_HTTP_METHOD_POST || method == TS_HTTP_METHOD_PUT) {
-    atsk_incoming_complete_length(txnp, rri);
-  }
-}
 
 /* What correctness needs whatever records.config says. */
 static void
@@ -287,129 +277,105 @@ records_override(TSHttpTxn txnp, const struct atsk_settings *settings)
   if (!settings->cache) {
     TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_CACHE_HTTP, 0);
   }
-  TSHttpTxnConnectTimeoutSet(txnp, (int)settings->connect_timeout_ms);
 }
 
-/* Takes the pick. */
+/* What the decision holds becomes the transaction's. */
 static void
-forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in, const struct atsk_pick *pick)
+txn_begin(struct txn *txn, const struct atsk_settings *settings, const struct atsk_decision *decision)
 {
-  const struct atsk_settings *settings = atsk_settings_view();
-  struct txn *txn                      = txn_take();
-  txn->pick                            = *pick;
-  txn->attempts                        = 0;
-  txn->is_guarded                      = false;
+  struct atsk_attempts *attempts = &txn->attempts;
+  attempts->pick                 = decision->pick;
+  attempts->treatment            = *decision->treatment;
+  attempts->begun_ms             = decision->now_ms;
+  attempts->n                    = 0;
+  attempts->is_safe              = decision->is_safe;
+  attempts->is_guarded           = false;
+  attempts->is_sent              = false;
+  attempts->is_failed            = false;
+  attempts->is_after_answer      = false;
+  txn->hold                      = decision->hold;
+  txn->cookie                    = decision->cookie;
+  txn->is_upload                 = decision->body.is_there;
+  txn->is_cached                 = settings->cache;
+  txn->body_count.cont           = NULL;
+  txn->body_count.is_too_large   = false;
+  txn->count_max                 = decision->body.is_there && !decision->body.has_length ? decision->treatment->body_max : 0;
+}
+
+/* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
+ * pod this very moment, and what is not safe to send twice would be lost with it (502). */
+static void
+unsafe_prepare(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_decision *decision)
+{
+  TSHttpTxnConfigIntSet(txnp, TS_CONFIG_HTTP_SERVER_SESSION_SHARING_MATCH, 0);
+  if (decision->is_post_or_put && !decision->body.is_there) {
+    atsk_incoming_complete_length(txnp, rri);
+  }
+}
+
+static void
+forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *settings, const struct atsk_incoming *in,
+        const struct atsk_decision *decision)
+{
+  struct txn *txn                = txn_take();
+  struct atsk_attempts *attempts = &txn->attempts;
+  txn_begin(txn, settings, decision);
   TSHttpTxnHookAdd(txnp, TS_HTTP_OS_DNS_HOOK, txn->cont);
   TSHttpTxnHookAdd(txnp, TS_HTTP_SEND_REQUEST_HDR_HOOK, txn->cont);
   TSHttpTxnHookAdd(txnp, TS_HTTP_TXN_CLOSE_HOOK, txn->cont);
-  atsk_next_hop_begin(txnp, rri, &txn->pick, &txn->hop);
+  atsk_next_hop_begin(txnp, rri, &attempts->pick, &attempts->hop);
   records_override(txnp, settings);
-  if (settings->cache) {
+  atsk_deadlines_apply(txnp, &attempts->treatment.timeouts,
+                       txn->is_upload               ? ATSK_DEADLINES_UPLOAD
+                       : attempts->hop.is_websocket ? ATSK_DEADLINES_TUNNEL
+                                                    : ATSK_DEADLINES_PLAIN);
+  if (settings->cache || (attempts->treatment.retry_on & ATSK_RETRY_STATUS)) {
     TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, txn->cont);
+  }
+  if (settings->cache) {
     atsk_cache_key_set(txnp, in);
   }
-  method_prepare(txnp, rri, txn);
+  if (!attempts->is_safe) {
+    unsafe_prepare(txnp, rri, decision);
+  }
+  if (txn->is_upload || txn->cookie != NULL) {
+    guard(txnp, txn);
+  }
   /* Of a cache, a stale answer would have to be served: Traffic Server does that where it finds no next hop. */
-  txn->is_lone = pick->n == 1 && txn->is_safe && !txn->hop.is_name && !settings->cache;
+  attempts->is_lone = attempts->pick.n == 1 && attempts->is_safe && !attempts->hop.is_name && !settings->cache;
   /* Last: it moves the header's strings, which the view borrows. */
   atsk_forwarded_take(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings, &txn->forwarded);
   atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);
 }
 
-/* --- the decision ------------------------------------------------------------------------------------------------------------- */
+/* --- the remap hook ------------------------------------------------------------------------------------------------------------- */
 
-/* What becomes of a request; ours are answered with the text. */
-struct answer {
-  TSHttpStatus status; /* TS_HTTP_STATUS_NONE: forward */
-  enum atsk_counter counter;
-  const char *text;
-};
-
-static const struct answer answer_forward   = {TS_HTTP_STATUS_NONE, ATSK_COUNT_REQUESTS_FORWARDED, ""};
-static const struct answer answer_healthy   = {TS_HTTP_STATUS_OK, ATSK_COUNT_REQUESTS_HEALTH, "ready"};
-static const struct answer answer_unhealthy = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_HEALTH, "not ready"};
-static const struct answer answer_no_table  = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_NOT_READY,
-                                               "This proxy is starting and has no routes yet."};
-static const struct answer answer_bad_host  = {TS_HTTP_STATUS_BAD_REQUEST, ATSK_COUNT_REQUESTS_BAD,
-                                               "The request names no valid host."};
-static const struct answer answer_bad_path  = {TS_HTTP_STATUS_BAD_REQUEST, ATSK_COUNT_REQUESTS_BAD,
-                                               "The request's path is not valid."};
-static const struct answer answer_long_path = {TS_HTTP_STATUS_REQUEST_URI_TOO_LONG, ATSK_COUNT_REQUESTS_BAD,
-                                               "The request's path is too long."};
-static const struct answer answer_no_host   = {TS_HTTP_STATUS_NOT_FOUND, ATSK_COUNT_REQUESTS_NO_HOST,
-                                               "Nothing is served at this host."};
-static const struct answer answer_no_path   = {TS_HTTP_STATUS_NOT_FOUND, ATSK_COUNT_REQUESTS_NO_PATH,
-                                               "Nothing is served at this path."};
-static const struct answer answer_no_pod    = {TS_HTTP_STATUS_SERVICE_UNAVAILABLE, ATSK_COUNT_REQUESTS_NO_ENDPOINT,
-                                               "The service behind this address has no endpoint that is ready."};
-
-static struct answer
-answer_of(enum atsk_request_fault fault)
+static void
+answer(TSHttpTxn txnp, const struct atsk_decision *decision)
 {
-  switch (fault) {
-  case ATSK_REQUEST_FINE:
-    return answer_forward;
-  case ATSK_REQUEST_BAD_HOST:
-    return answer_bad_host;
-  case ATSK_REQUEST_LONG_PATH:
-    return answer_long_path;
-  case ATSK_REQUEST_BAD_PATH:
-  default:
-    return answer_bad_path;
+  atsk_count(decision->answer.counter);
+  if (decision->answer.text == NULL) {
+    atsk_respond_grpc(txnp);
+  } else if (decision->answer.status == TS_HTTP_STATUS_TOO_MANY_REQUESTS) {
+    atsk_respond_later(txnp, decision->retry_after_s, decision->answer.text);
+  } else {
+    atsk_respond(txnp, decision->answer.status, decision->answer.text);
   }
-}
-
-static bool
-has_encoded_slash(struct atsk_str path)
-{
-  return path.len >= 3 && memmem(path.ptr, path.len, "%2F", 3) != NULL; /* normalised: escapes are upper case */
-}
-
-/* Inside the caller's read section.  With answer_forward, *pick is held. */
-static struct answer
-decide(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_table *table, struct atsk_incoming *in, struct atsk_pick *pick)
-{
-  const struct atsk_settings *settings = atsk_settings_view();
-  struct answer answer                 = answer_of(atsk_incoming_path(txnp, in));
-  if (answer.status != TS_HTTP_STATUS_NONE) {
-    return answer;
-  }
-  if (in->raw_path.len == settings->health_path_len && memcmp(in->raw, settings->health_path, settings->health_path_len) == 0) {
-    return atsk_controller_ready() ? answer_healthy : answer_unhealthy;
-  }
-  answer = answer_of(atsk_incoming_host(txnp, rri, in));
-  if (answer.status != TS_HTTP_STATUS_NONE) {
-    return answer;
-  }
-  answer = answer_of(atsk_path_normalise(in->raw_path, in->room, &in->path));
-  if (answer.status != TS_HTTP_STATUS_NONE) {
-    return answer;
-  }
-  if (settings->reject_encoded_slash && has_encoded_slash(in->path)) {
-    return answer_bad_path;
-  }
-  struct atsk_str host    = {in->host.bytes, in->host.len};
-  struct atsk_match match = atsk_match_request(table, atsk_incoming_port(txnp), host, in->path);
-  if (match.kind != ATSK_MATCH_RULE) {
-    return match.kind == ATSK_MATCH_NO_HOST ? answer_no_host : answer_no_path;
-  }
-  struct atsk_service *service = atsk_match_service(&match, atsk_request_number(txnp));
-  return service != NULL && atsk_service_pick(service, pick) == ATSK_OK ? answer_forward : answer_no_pod;
 }
 
 TSRemapStatus
 atsk_txn_remap(TSHttpTxn txnp, TSRemapRequestInfo *rri)
 {
   struct atsk_incoming in;
-  struct atsk_pick pick;
-  const struct atsk_table *table = atsk_read_begin();
-  struct answer answer           = table != NULL ? decide(txnp, rri, table, &in, &pick) : answer_no_table;
+  struct atsk_decision decision;
+  const struct atsk_table *table       = atsk_read_begin();
+  const struct atsk_settings *settings = atsk_settings_view();
+  atsk_decide(txnp, rri, table, settings, &in, &decision);
   atsk_read_end();
-  if (answer.status == TS_HTTP_STATUS_NONE) {
-    forward(txnp, rri, &in, &pick);
-    return TSREMAP_DID_REMAP; /* plugins after us in the rule go on */
+  if (decision.answer.status != TS_HTTP_STATUS_NONE) {
+    answer(txnp, &decision);
+    return TSREMAP_NO_REMAP_STOP;
   }
-  atsk_count(answer.counter);
-  atsk_respond(txnp, answer.status, answer.text);
-  return TSREMAP_NO_REMAP_STOP;
+  forward(txnp, rri, settings, &in, &decision);
+  return TSREMAP_DID_REMAP; /* plugins after us in the rule go on */
 }

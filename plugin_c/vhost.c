@@ -2,6 +2,8 @@
  * atsk_blob_validate every index and offset is trusted, so whatever the readers below follow is checked there. */
 #include "vhost.h"
 
+#include "policies.h"
+
 #include <stdalign.h>
 #include <stdbool.h>
 #include <string.h>
@@ -49,9 +51,6 @@ header_check(struct atsk_span blob, struct sections *out)
   }
   if (blob.len > ATSK_BLOB_MAX || h->n_nodes == 0) {
     return ATSK_E_RANGE;
-  }
-  if (h->n_policies != 0) { /* version 1 defines none: an unknown policy must not be ignored, it may restrict access */
-    return ATSK_E_LAYOUT;
   }
   const struct {
     uint32_t off, n;
@@ -174,8 +173,8 @@ rules_check(const struct sections *s)
   const struct atsk_blob_header *h = s->header;
   for (uint32_t i = 0; i < h->n_rules; i++) {
     const struct atsk_blob_rule *rule = &s->rules[i];
-    if (rule->n_policies != 0 || rule->first_policy != 0 || rule->n_conditions != 0 || rule->first_condition != 0) {
-      return ATSK_E_LAYOUT; /* a condition or policy of a later version narrows the rule: serving it without would widen it */
+    if (rule->n_conditions != 0 || rule->first_condition != 0) {
+      return ATSK_E_LAYOUT; /* a condition of a later version narrows the rule: serving it without would widen it */
     }
     if (rule->action > ATSK_ACTION_NO_BACKEND || (rule->action == ATSK_ACTION_FORWARD) != (rule->n_backends > 0)) {
       return ATSK_E_RANGE;
@@ -205,7 +204,10 @@ atsk_blob_validate(struct atsk_span blob)
   if (st == ATSK_OK) {
     st = nodes_check(&s);
   }
-  return st == ATSK_OK ? rules_check(&s) : st;
+  if (st == ATSK_OK) {
+    st = rules_check(&s);
+  }
+  return st == ATSK_OK ? atsk_policies_validate(blob) : st;
 }
 
 const struct atsk_blob_header *

@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that build.py passes on, and --update for golden files."""
     group = parser.getgroup("atsk8s")
     group.addoption("--require-all", action="store_true", help="a test that this machine cannot run fails, it is not skipped")
-    group.addoption("--soak", type=int, default=0, metavar="N", help="also run the soak tests, with N starts")
+    group.addoption("--soak", type=float, default=0.0, metavar="MINUTES", help="everything at once for so long (faults)")
+    group.addoption("--starts", type=int, default=0, metavar="N", help="also start and stop under load N times (integration)")
     group.addoption("--update", action="store_true", help="rewrite golden files by what the code gives; review the diff")
 
 
@@ -70,12 +71,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test with its kind, which is its folder; leave the soak tests out unless --soak asks for them."""
+    """Mark each test with its kind, which is its folder; leave the soak tests out unless --starts asks for them."""
     left_out = []
     for item in items:
         if item.path.is_relative_to(TESTS):
             item.add_marker(item.path.relative_to(TESTS).parts[0])
-        if item.get_closest_marker("soak") and not config.getoption("--soak"):
+        if item.get_closest_marker("soak") and not config.getoption("--starts"):
             left_out.append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -120,7 +121,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{len(names)} skipped: {reason}\n    {shown}")
     n_left_out = len(terminalreporter.stats.get("deselected", ()))
     n_skipped = sum(map(len, skipped.values()))
-    terminalreporter.write_line(f"{n_skipped} skipped in all; {n_left_out} left out (soak tests run with --soak alone)")
+    terminalreporter.write_line(f"{n_skipped} skipped in all; {n_left_out} left out (soak tests run with --starts alone)")
     terminalreporter.write_line(f"seed {config.stash[_SEED]}; {time.monotonic() - _STARTED_S:.0f} s")
 
 
@@ -140,5 +141,11 @@ def seed(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture(scope="session")
 def soak_starts(pytestconfig: pytest.Config) -> int:
-    """How many starts --soak asks for; 0 without it."""
-    return int(pytestconfig.getoption("--soak"))
+    """How many starts --starts asks for; 0 without it."""
+    return int(pytestconfig.getoption("--starts"))
+
+
+@pytest.fixture(scope="session")
+def soak_minutes(pytestconfig: pytest.Config) -> float:
+    """How many minutes --soak asks for; 0 without it."""
+    return float(pytestconfig.getoption("--soak"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import time
@@ -17,8 +18,8 @@ from deploy.prerequisites import CHECKOUT, PrerequisiteError, say
 
 TESTS = CHECKOUT / "tests"
 # Cheap and near the cause first, so that what fails first says most.
-ORDER = ("unit", "property", "golden", "c", "fuzz", "torture", "lint", "integration", "e2e", "image")
-SOAK_STARTS = 1000  # what --soak means without a number
+ORDER = ("unit", "property", "golden", "c", "fuzz", "torture", "lint", "integration", "e2e", "faults", "image")
+CONTROL_PLANE = {"e2e", "faults"}  # the kinds that need a real API server
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,9 @@ class Request:
 
     kinds: tuple[str, ...]
     require_all: bool
-    soak: int  # starts and stops under load; 0: the soak tests do not run
+    soak: float  # minutes of everything at once (faults); 0: the suite's own two
+    starts: int  # further starts and stops under load (integration); 0: none
+    document: bool  # write docs/reliability.md from what the faults cost
     pytest_arguments: tuple[str, ...]
 
 
@@ -50,31 +53,45 @@ def parse(arguments: Sequence[str]) -> Request:
     ours, pytest_arguments = list(arguments[:split]), tuple(arguments[split + 1 :])
     present = kinds_present()
     kinds: list[str] = []
-    require_all, soak = False, 0
+    require_all, document, soak, starts = False, False, 0.0, 0
     while ours:
         argument = ours.pop(0)
+        name, _, value = argument.partition("=")
         if argument == "--require-all":
             require_all = True
-        elif argument == "--soak" or argument.startswith("--soak="):
-            number = argument.removeprefix("--soak").removeprefix("=")
-            if not number and ours and ours[0].isdigit():
-                number = ours.pop(0)
-            soak = _positive(number) if number else SOAK_STARTS
+        elif argument == "--document":
+            document = True
+        elif name in ("--soak", "--starts"):
+            number = value or (ours.pop(0) if ours else "")
+            if name == "--soak":
+                soak = _positive(name, number, "minutes")
+            else:
+                starts = int(_positive(name, number, "starts, a whole number"))
         elif argument in present:
             kinds.append(argument)
         else:
             raise UsageError(
-                f"{argument!r} is neither a kind of test ({', '.join(present)}) nor --require-all nor --soak [N]; "
-                "arguments for pytest follow --"
+                f"{argument!r} is neither a kind of test ({', '.join(present)}) nor --require-all, --soak MINUTES, --starts N "
+                "or --document; arguments for pytest follow --"
             )
     ordered = tuple(kind for kind in present if kind in kinds or not kinds)
-    return Request(kinds=ordered, require_all=require_all, soak=soak, pytest_arguments=pytest_arguments)
+    if (soak or document) and "faults" not in ordered:
+        raise UsageError("--soak MINUTES and --document are for the kind faults: build.py test faults --soak 30")
+    if starts and "integration" not in ordered:
+        raise UsageError("--starts N is for the kind integration: build.py test integration --starts 1000")
+    return Request(
+        kinds=ordered, require_all=require_all, soak=soak, starts=starts, document=document, pytest_arguments=pytest_arguments
+    )
 
 
-def _positive(number: str) -> int:
-    if not number.isdigit() or int(number) == 0:
-        raise UsageError(f"--soak={number}: expected a number of starts, 1 or more")
-    return int(number)
+def _positive(name: str, number: str, what: str) -> float:
+    try:
+        found = float(number) if name == "--soak" else float(int(number))
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e6:
+        raise UsageError(f"{name}={number}: expected a number of {what}, above 0")
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,20 +99,23 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments)
     started_s = time.monotonic()
     _install_packages(request)
-    if {"integration", "e2e"} & set(request.kinds):
+    if {"integration", *CONTROL_PLANE} & set(request.kinds):
         server.check_reachable(prerequisites.cache_dir())
     python = prerequisites.ensure_venv("dev") / "bin/python"
     built = compiler.build()
     environment = _environment(built)
+    environment["ATSK8S_COMMAND"] = shlex.join(["python3", "build.py", "test", *arguments])
     seed = environment["ATSK8S_SEED"]
     say(f"kinds: {' '.join(request.kinds)}; seed {seed} (ATSK8S_SEED={seed} repeats it)")
-    ahead = _build_control_plane(python, environment) if "e2e" in request.kinds else None
+    ahead = _build_control_plane(python, environment) if CONTROL_PLANE & set(request.kinds) else None
     try:
         code = subprocess.call(_command(python, request), env=environment, cwd=CHECKOUT)
     finally:
         if ahead is not None and ahead.poll() is None:
             os.killpg(ahead.pid, signal.SIGTERM)
             ahead.wait()
+    if code == 0 and request.document:
+        code = subprocess.call([str(python), "-m", "tests.faults.report"], env=environment, cwd=CHECKOUT)
     say(f"tests ended with {code} after {time.monotonic() - started_s:.0f} s; seed {seed}")
     return code
 
@@ -106,6 +126,8 @@ def _command(python: Path, request: Request) -> list[str]:
         command.append("--require-all")
     if request.soak:
         command += ["--soak", str(request.soak)]
+    if request.starts:
+        command += ["--starts", str(request.starts)]
     return [*command, *(str(TESTS / kind) for kind in request.kinds), *request.pytest_arguments]
 
 

@@ -1,4 +1,4 @@
-"""core/v1: Service, Secret and Namespace."""
+"""core/v1: Service, Secret, ConfigMap and Namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import msgspec
 
-from atsk8s.api.absent import Filled, Listed, Text, fill, present
+from atsk8s.api.absent import Filled, Listed, Text, Texts, fill, present
 from atsk8s.api.meta import KubeObject
 
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -126,6 +126,19 @@ class Secret(KubeObject, frozen=True, gc=False):
 
     def __repr__(self) -> str:  # msgspec's own would print fields added later
         return f"Secret({self.metadata.namespace}/{self.metadata.name}, type={self.type!r}, data={dict(self.data)!r})"
+
+
+_NO_TEXTS: dict[str, str] = {}
+
+
+class ConfigMap(KubeObject, frozen=True, gc=False):
+    """Settings of the whole proxy; `binaryData` is not read."""
+
+    data: Texts = msgspec.field(default_factory=lambda: _NO_TEXTS)
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            fill(self, "data", _NO_TEXTS)
 
 
 class Namespace(KubeObject, frozen=True, gc=False):

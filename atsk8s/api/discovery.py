@@ -51,14 +51,27 @@ class ForZone(msgspec.Struct, frozen=True, gc=False):
             fill(self, "name", "")
 
 
+class ForNode(msgspec.Struct, frozen=True, gc=False):
+    """A node that an endpoint is meant for."""
+
+    name: Text = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            fill(self, "name", "")
+
+
 class EndpointHints(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """Topology hints; () if none."""
 
     for_zones: Listed[ForZone] = ()
+    for_nodes: Listed[ForNode] = ()  # Kubernetes 1.33
 
     def __post_init__(self) -> None:
         if not self.for_zones:
             fill(self, "for_zones", ())
+        if not self.for_nodes:
+            fill(self, "for_nodes", ())
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):

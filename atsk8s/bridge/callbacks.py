@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from _atsk8s import ffi, lib
 
@@ -19,12 +21,19 @@ from atsk8s.admin import Admin
 from atsk8s.bridge import log
 from atsk8s.bridge.core import Core, CoreBell, loaded_state, push_settings, save_state
 from atsk8s.bridge.publish import CommitWriter
+from atsk8s.bridge.records import AtsRecords
 from atsk8s.bridge.saver import Saver
+from atsk8s.cluster_settings.state import ClusterSettings
 from atsk8s.config import Settings, parse_settings
 from atsk8s.controller import Controller
 from atsk8s.errors import AtsK8sError, SettingsError
 from atsk8s.model.state import Model
 from atsk8s.source.interface import Source
+from atsk8s.threads import Backoff, Keeper
+
+if TYPE_CHECKING:
+    from atsk8s.source.kube.credentials import Load
+    from atsk8s.source.kube.events import EventWriter
 
 _log = logging.getLogger(__name__)
 
@@ -32,26 +41,36 @@ _log = logging.getLogger(__name__)
 SWITCH_INTERVAL_S: Final = 0.001
 OK: Final = 0  # enum atsk_status of plugin_c/atsk_base.h
 E_PYTHON: Final = -11
+E_ENDED: Final = -14
+
+_running: _Process | None = None  # outlives the end of the controller's thread, or rather of what ran on it
 
 
 def _log_fatal(kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None) -> None:
     """cffi calls this when the callback below lets an exception out; it would print it and report success otherwise."""
-    text = f"the controller ended with {kind.__name__ if kind else 'an unknown error'}"
+    text = f"the controller ended with {kind.__name__ if kind else 'an unknown error'}, and is started again"
     lib.atsk_py_log(3, text.encode(), len(text))
 
 
-@ffi.def_extern(error=E_PYTHON, onerror=_log_fatal)  # type: ignore[untyped-decorator]
+@ffi.def_extern(error=E_ENDED, onerror=_log_fatal)  # type: ignore[untyped-decorator]
 def atsk_controller_main(start_json: Any) -> int:
-    """Run the controller until shutdown, on the thread that C made.  ATSK_OK; ATSK_E_PYTHON after an error, which is logged and
-    stands as the health reason."""
+    """Run the controller until shutdown, on the thread that C made.
+
+    ATSK_OK; ATSK_E_PYTHON after an error at the start, which is logged and stands as the health reason; ATSK_E_ENDED: it ran, and
+    something that no handler foresees has ended it.  The published table stays, and C calls again: it goes on then.
+    """
+    global _running
+    if _running is not None:
+        _running.resume()
+        return OK
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     threading.excepthook = _log_thread_death
     try:
         start = json.loads(ffi.string(start_json))
         settings = parse_settings(start["args"], os.environ)
-        log.install(settings.log_level)
+        log.install(settings)
         _log.info("starting", extra={"version": __version__, "plugins": ",".join(start["plugins"])})
-        _run(settings)
+        _running = _Process(settings)
     except AtsK8sError as error:
         # A last good state goes on being ready, but for options that can never work: that start must not pass for a good one.
         _give_up(str(error), ready=loaded_state() is not None and not isinstance(error, SettingsError))
@@ -61,63 +80,131 @@ def atsk_controller_main(start_json: Any) -> int:
         why = f"the controller failed: {type(error).__name__}; the log has the traceback"
         _give_up(why, ready=loaded_state() is not None)
         return E_PYTHON
+    _running.run()
     return OK
 
 
-def _run(settings: Settings) -> None:
-    push_settings(settings)
-    core = Core()
-    controller = Controller(
-        settings=settings,
-        source=_source(settings),
-        model=Model(settings),
-        table=CommitWriter(),
-        bell=CoreBell(),
-        on_first_table=lib.atsk_py_first_table,
-        on_health=_health,
-        on_unusable=_end_start,
-        on_settled=lib.atsk_py_trim,
-        is_draining=lambda: bool(lib.atsk_py_draining()),
-        loaded=loaded_state(),
-    )
-    saver = Saver(
-        partial(save_state, settings.state_dir, with_certificates=settings.state_certificates),
-        controller.live_version,
-        directory=settings.state_dir,
-    )
-    admin = Admin(settings.admin, controller, core, saves=lambda: saver.report) if settings.admin is not None else None
-    if admin is not None:
-        admin.start()
-    if settings.state_dir:
-        saver.start()
-    try:
-        controller.run()
-    finally:
-        if settings.state_dir:
-            saver.stop()
-        if admin is not None:
-            admin.stop()
+class _Process:
+    """Everything that runs beside the controller, and the controller."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make all of it, and start what does not wait for a table.
+
+        Raises:
+            AtsK8sError: the options cannot work.
+        """
+        push_settings(settings)
+        core = Core()
+        self._keeper = Keeper()
+        self._backoff = Backoff(time.monotonic)
+        self._bell = CoreBell()
+        source = _source(settings, self._keeper)
+        self._events = _events(settings, source)
+        self._controller = Controller(
+            settings=settings,
+            source=source,
+            model=Model(settings),
+            table=CommitWriter(),
+            bell=self._bell,
+            on_first_table=lib.atsk_py_first_table,
+            on_health=_health,
+            on_unusable=_end_start,
+            on_settled=lib.atsk_py_trim,
+            events=self._events,
+            cluster_settings=ClusterSettings(settings, own_namespaces(settings)[0], AtsRecords()),
+            is_draining=lambda: bool(lib.atsk_py_draining()),
+            keeper=self._keeper,
+            loaded=loaded_state(),
+        )
+        saver = Saver(
+            partial(save_state, settings.state_dir, with_certificates=settings.state_certificates),
+            self._controller.live_version,
+            directory=settings.state_dir,
+            keeper=self._keeper,
+        )
+        self._saver = saver if settings.state_dir else None
+        self._admin: Admin | None = None
+        if settings.admin is not None:
+            self._admin = Admin(settings.admin, self._controller, core, saves=lambda: saver.report, keeper=self._keeper)
+            self._admin.start()
+        if self._saver is not None:
+            self._saver.start()
+        if self._events is not None:
+            self._events.start(self._keeper)
+
+    def run(self) -> None:
+        """Until shutdown."""
+        self._controller.run()
+        if self._events is not None:
+            self._events.stop()
+        if self._saver is not None:
+            self._saver.stop()
+        if self._admin is not None:
+            self._admin.stop()
+
+    def resume(self) -> None:
+        """Run on, after something has ended `run`; at once the first time, later after a while."""
+        self._keeper.restarts.add("controller")
+        due_at = time.monotonic() + self._backoff.ended()
+        while (left_s := due_at - time.monotonic()) > 0 and not self._bell.wait(left_s):
+            pass
+        self._backoff.started()
+        self.run()
 
 
-def _source(settings: Settings) -> Source:
+def _source(settings: Settings, keeper: Keeper) -> Source:
     # Imported where it is used: the client costs a third of a second, which --manifests need not pay.
     if settings.manifests:
         from atsk8s.source.manifests import ManifestSource
 
         return ManifestSource(
-            Path(settings.manifests), watch_namespaces=settings.watch_namespaces, ignore_namespaces=settings.ignore_namespaces
+            Path(settings.manifests),
+            watch_namespaces=settings.watch_namespaces,
+            ignore_namespaces=settings.ignore_namespaces,
+            own_namespaces=own_namespaces(settings),
+            keeper=keeper,
         )
-    from atsk8s.source.kube import credentials
     from atsk8s.source.kube.source import KubeSource
 
-    load: credentials.Load
+    return KubeSource(
+        _credentials(settings),
+        watch_namespaces=settings.watch_namespaces,
+        ignore_namespaces=settings.ignore_namespaces,
+        own_namespaces=own_namespaces(settings),
+        keeper=keeper,
+    )
+
+
+def own_namespaces(settings: Settings) -> tuple[str, ...]:
+    """The controller's own namespace, and that of --configmap if it is another one."""
+    own = settings.pod_namespace
+    if not own and not settings.manifests:
+        from atsk8s.source.kube.credentials import SERVICE_ACCOUNT_DIR
+
+        with suppress(OSError):
+            own = (SERVICE_ACCOUNT_DIR / "namespace").read_text(encoding="ascii", errors="replace").strip()
+    named = settings.configmap[:1] if settings.configmap else ()
+    return tuple(dict.fromkeys((own or "default", *named)))
+
+
+def _credentials(settings: Settings) -> Load:
+    from atsk8s.source.kube import credentials
+
     if settings.kubeconfig:
-        load = partial(credentials.from_kubeconfig, Path(settings.kubeconfig))
-    elif settings.server:
-        load = partial(credentials.from_token, settings.server, settings.token.reveal(), settings.ca_file)
-    else:
-        load = credentials.from_service_account
-    return KubeSource(load, watch_namespaces=settings.watch_namespaces, ignore_namespaces=settings.ignore_namespaces)
+        return partial(credentials.from_kubeconfig, Path(settings.kubeconfig))
+    if settings.server:
+        return partial(credentials.from_token, settings.server, settings.token.reveal(), settings.ca_file)
+    return credentials.from_service_account
+
+
+def _events(settings: Settings, source: Source) -> EventWriter | None:
+    """Who writes Kubernetes Events; a directory has nobody to write them to."""
+    if settings.manifests or not settings.events:
+        return None
+    from atsk8s.source.kube.events import EventWriter
+    from atsk8s.source.kube.writing import WriteTransport
+
+    return EventWriter(source, partial(WriteTransport, _credentials(settings)))
 
 
 def _health(ready: bool, reason: str) -> None:
@@ -133,8 +220,7 @@ def _give_up(reason: str, *, ready: bool) -> None:
 
 def _end_start(reason: str) -> None:
     """Nothing will come for now: a start that still waits for a first table fails with what health says."""
-    line = reason.encode()
-    lib.atsk_py_log(3, line, len(line))
+    log.alert(reason)
     lib.atsk_py_first_table()
 
 
@@ -142,5 +228,5 @@ def _log_thread_death(args: threading.ExceptHookArgs) -> None:
     _log.error(
         "a thread died",
         exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
-        extra={"thread": args.thread.name if args.thread else ""},
+        extra={"which": args.thread.name if args.thread else ""},
     )

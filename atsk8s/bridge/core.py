@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final
 
 from _atsk8s import ffi, lib
 
@@ -13,8 +14,10 @@ from atsk8s.bridge.saver import Outcome
 from atsk8s.config import Settings
 from atsk8s.controller import LoadedState
 from atsk8s.errors import InvariantError
+from atsk8s.model.policies import Algorithm
 
 _MATCH_KINDS: Final = {0: "rule", 1: "no_host", 2: "no_path", 101: "bad_host", 102: "bad_path", 103: "long_path"}
+_ENDPOINTS_MAX: Final = 256  # that explain shows
 _PORTS_BYTES_MAX: Final = 4096  # of proxy.config.http.server_ports; more are not looked at
 
 
@@ -45,12 +48,42 @@ class Core:
         if out.kind == 0:
             decision["object"] = ffi.string(out.object).decode("utf-8", "replace")
             decision["path"] = ffi.string(out.path).decode("utf-8", "replace")
+            decision["endpoints"] = _endpoints(host, target)
         return decision
 
     def server_ports(self) -> str:
         room = ffi.new("char[]", _PORTS_BYTES_MAX)
         size = min(lib.atsk_py_server_ports(room, _PORTS_BYTES_MAX), _PORTS_BYTES_MAX)
         return bytes(ffi.buffer(room, size)).decode("ascii", "replace")
+
+
+def _endpoints(host: bytes, target: bytes) -> list[Mapping[str, object]]:
+    """The endpoints that a request's rule leads to, as the request path has them now; at most `_ENDPOINTS_MAX`."""
+    room = ffi.new("struct atsk_py_endpoint[]", _ENDPOINTS_MAX)
+    n = min(lib.atsk_py_endpoints(0, host, len(host), target, len(target), room, _ENDPOINTS_MAX), _ENDPOINTS_MAX)
+    return [_endpoint(room[i]) for i in range(n)]
+
+
+def _endpoint(one: Any) -> Mapping[str, object]:
+    address = "by name"
+    if one.family == 4:
+        address = str(IPv4Address(bytes(one.addr[0:4])))
+    elif one.family == 6:
+        address = f"[{IPv6Address(bytes(one.addr))}]"
+    plain: dict[str, object] = {
+        "service_id": int(one.service_id),
+        "address": f"{address}:{one.port}",
+        "state": "eligible" if one.is_eligible else "draining",
+        "in_flight": int(one.in_flight),
+        "failures": int(one.failures),
+    }
+    if one.failures_in_row:
+        plain["failures_in_row"] = int(one.failures_in_row)
+    if one.ejected_ms:
+        plain["state"], plain["ejected_ms"] = "ejected", int(one.ejected_ms)
+    if one.probed_ms:
+        plain["state"], plain["left_out_by_checks_ms"] = "ejected", int(one.probed_ms)
+    return plain
 
 
 def loaded_state() -> LoadedState | None:
@@ -87,6 +120,17 @@ def push_settings(settings: Settings) -> None:
     out.trusted, out.n_trusted = trusted, len(settings.trusted_proxies)
     out.start_timeout_ms = settings.start_timeout_ms
     out.connect_timeout_ms = settings.connect_timeout_ms
+    out.load_balance = Algorithm[settings.load_balance.name]
+    out.retry_tries = settings.retry_tries
+    out.retry_timeout_ms = settings.retry_timeout_ms
+    out.retry_budget_percent = settings.retry_budget_percent
+    out.read_timeout_ms = settings.read_timeout_ms
+    out.send_timeout_ms = settings.send_timeout_ms
+    out.request_timeout_ms = settings.request_timeout_ms
+    out.health_max_failures = settings.health_max_failures
+    out.health_ejection_ms = settings.health_ejection_ms
+    out.health_panic_percent = settings.health_panic_percent
+    out.body_size = settings.body_size
     out.cache = settings.cache
     out.reject_encoded_slash = settings.reject_encoded_slash
     out.allow_loopback_names = settings.allow_loopback_endpoints

@@ -1,24 +1,22 @@
 """Logging through Traffic Server: the host's own log, its rotation and its levels, instead of a stdout nobody reads.
 
-A line is `message name=value ...`: the message is a fixed text, what varies is in the fields.  Values are escaped and bounded, so
-that an object's name can neither forge a line nor flood the log.
+With --log-format=json the lines go to stderr instead, as they are: in Traffic Server's log each would follow a date and a thread,
+and be no JSON.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
+import os
+from collections.abc import Callable
 from typing import Final
 
 from _atsk8s import lib
 
-from atsk8s.config import LogLevel
+from atsk8s.bridge.lines import Lines
+from atsk8s.config import LogFormat, LogLevel, Settings
 
-VALUE_CHARS_MAX: Final = 512
-LINE_BYTES_MAX: Final = 16 * 1024
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:/@%+,\[\]()*-]+")
-_OWN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+STDERR: Final = 2
 _LEVELS: Final = {  # our name, logging's number; their order is bridge.h's number
     LogLevel.DEBUG: logging.DEBUG,
     LogLevel.INFO: logging.INFO,
@@ -30,39 +28,58 @@ _LEVELS: Final = {  # our name, logging's number; their order is bridge.h's numb
 class AtsHandler(logging.Handler):
     """Hands each record to Traffic Server as one line."""
 
+    def __init__(self, line_of: Callable[[logging.LogRecord], bytes]) -> None:
+        super().__init__()
+        self._line_of = line_of
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = format_record(record).encode("utf-8", "backslashreplace")[:LINE_BYTES_MAX]
+            line = self._line_of(record)
         except Exception:
             line = b"a log record could not be formatted"
         level = sum(record.levelno >= number for number in _LEVELS.values()) - 1
         lib.atsk_py_log(max(level, 0), line, len(line))
 
 
-def format_record(record: logging.LogRecord) -> str:
-    """`message name=value ...` on one line; a traceback follows as one more field."""
-    parts = [record.getMessage()]
-    parts += [f"{name}={_value(value)}" for name, value in vars(record).items() if name not in _OWN_FIELDS]
-    if record.exc_info and record.exc_info[0] is not None:
-        parts.append(f"traceback={json.dumps(logging.Formatter().formatException(record.exc_info))}")
-    return " ".join(parts)
+class StderrHandler(logging.Handler):
+    """Writes each record to stderr as one line, in one write; the GIL is released meanwhile."""
+
+    def __init__(self, line_of: Callable[[logging.LogRecord], bytes]) -> None:
+        super().__init__()
+        self._line_of = line_of
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line_of(record)
+        except Exception:
+            line = b'{"level": "error", "id": "unformatted", "message": "a log record could not be formatted"}\n'
+        try:
+            os.write(STDERR, line)
+        except OSError:
+            # Nobody reads it any more, or it is full and does not block: Traffic Server's own log has the line then.
+            lib.atsk_py_log(2, line, len(line) - 1)
 
 
-def _value(value: object) -> str:
-    text = str(value)
-    if len(text) > VALUE_CHARS_MAX:
-        text = text[:VALUE_CHARS_MAX] + "..."
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
-
-
-def install(level: LogLevel) -> None:
-    """Send what this package logs, and warnings of libraries, to Traffic Server."""
-    handler = AtsHandler()
+def install(settings: Settings) -> None:
+    """Send what this package logs, and warnings of libraries, where and as the options say."""
+    lines = Lines((settings.token.reveal(),))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [StderrHandler(lines.json) if settings.log_format is LogFormat.JSON else AtsHandler(lines.text)]
     root.setLevel(logging.WARNING)
-    logging.getLogger("atsk8s").setLevel(_LEVELS[level])
+    logging.getLogger("atsk8s").setLevel(_LEVELS[settings.log_level])
     # Libraries' own lines carry request URLs and retries; their errors reach us as exceptions and are told once.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("kubernetes").setLevel(logging.ERROR)
     logging.captureWarnings(True)
+
+
+def alert(text: str) -> None:
+    """An error that ends the start: logged like any other, or, before there was a way to, by Traffic Server as it is."""
+    handlers = logging.getLogger().handlers
+    if handlers and isinstance(handlers[0], StderrHandler):
+        logging.getLogger("atsk8s").error("cannot start", extra={"why": text})
+    elif handlers:
+        logging.getLogger("atsk8s").error(text)
+    else:
+        line = text.encode("utf-8", "backslashreplace")
+        lib.atsk_py_log(3, line, len(line))

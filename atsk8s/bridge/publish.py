@@ -26,8 +26,10 @@ from atsk8s.compile.diff import (
 )
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
-from atsk8s.model.ir import Condition, HostKey, ObjectRef
+from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey
 from atsk8s.model.names import host_text
+from atsk8s.probes.rounds import Ejected, EjectedReport
+from atsk8s.probes.targets import Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ _STATUS: Final = {
     -9: "certificate unusable",
     -10: "private key unusable, or of another certificate",
 }
+EJECTED_MAX: Final = 100  # services that are named as having endpoints left out: each is a row of a metric
 _NO_MEMORY: Final = -1
 _OUT_OF_ORDER: Final = -8
 
@@ -55,10 +58,49 @@ class CommitWriter:
         self._published = Published()
         self._version = 0
         self._refusals: Mapping[object, Condition] = {}
+        self._pending: tuple[Plan, int] | None = None  # being published, and the version before it
 
     def sizes(self) -> Mapping[str, int]:
         """See controller.Table."""
         return self._published.sizes()
+
+    def version(self) -> int:
+        """See controller.Table."""
+        lib.atsk_py_commit_abort()  # whatever was staged when the thread ended; harmless if nothing was
+        pending, self._pending = self._pending, None
+        if pending is not None and (version := _table_version()) != pending[1]:
+            self._published.accept(pending[0])
+            self._version = version
+        return self._version
+
+    def probed(self, verdict: Verdict) -> None:
+        """See probes.rounds.HealthTable."""
+        place = verdict.place
+        number = self._published.service_id(place.service)
+        if number is None:
+            return
+        family = 4 if len(place.addr) == 4 else 6
+        status = lib.atsk_py_endpoint_probed(number, place.addr.ljust(16, b"\0"), family, place.port, verdict.hold_ms)
+        if status < 0:
+            raise InvariantError(f"the core refused a check's verdict on {place.service}: {_STATUS.get(status, status)}")
+
+    def ejected(self) -> EjectedReport:
+        """See probes.rounds.HealthTable."""
+        room = ffi.new("struct atsk_py_ejected[]", EJECTED_MAX)
+        n = int(lib.atsk_py_ejected(room, EJECTED_MAX))
+        if not n:
+            return EjectedReport()
+        keys = self._published.service_keys()
+        first = [
+            Ejected(service=keys[item.service_id], n_eligible=item.n_eligible, n_ejected=item.n_ejected)
+            for item in room[0 : min(n, EJECTED_MAX)]
+            if item.service_id in keys
+        ]
+        return EjectedReport(n_services=n, first=tuple(first))
+
+    def service_keys(self) -> Mapping[int, ServiceKey]:
+        """Published services by the id that the core knows them by.  Any thread."""
+        return self._published.service_keys()
 
     def refusals(self) -> tuple[Condition, ...]:
         """See controller.Table."""
@@ -80,10 +122,12 @@ class CommitWriter:
             if not hosts:
                 if not self._version:  # until one is published: what a last good state left goes with it
                     _take_over()
-                version = self._version = _publish()
+                self._pending = (plan, _table_version())
+                version = _publish()
                 break
             lib.atsk_py_commit_abort()  # staged with refused hosts in it: plan anew without them
         self._published.accept(plan)
+        self._version, self._pending = version or self._version, None
         # What came again and was not refused again is right now.
         settled = {*changes.vhosts, *changes.tls}
         self._refusals = {key: why for key, why in self._refusals.items() if key not in settled} | refused
@@ -187,6 +231,12 @@ def _named(call: Call) -> tuple[object, ObjectRef]:
             return secret, ObjectRef(kind="Secret", namespace=secret.namespace, name=secret.name)
         case _:
             return call.id, ObjectRef(kind="Service", namespace="", name=f"number {call.id}")
+
+
+def _table_version() -> int:
+    out = ffi.new("struct atsk_py_decision *")
+    lib.atsk_py_decide(0, b"", 0, b"/", 1, out)
+    return int(out.version)
 
 
 def _must(status: int, what: str) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from atsk8s.threads import Keeper, Kept
+
 _log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 10.0  # between two writes, at least
@@ -49,6 +51,7 @@ class Saver:
         *,
         directory: str,
         clock: Callable[[], float] = time.monotonic,
+        keeper: Keeper | None = None,
     ) -> None:
         """Prepare.
 
@@ -57,6 +60,7 @@ class Saver:
             live_version: of the published table; 0 while it is not the controller's own.
             directory: for messages.
             clock: seconds.
+            keeper: starts the thread again if it ended too early.
         """
         self._save = save
         self._live_version = live_version
@@ -66,16 +70,18 @@ class Saver:
         self._tried_at_s = float("-inf")
         self._told_at_s = float("-inf")
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="atsk8s-saver", daemon=True)
+        self._keeper = keeper or Keeper()
+        self._thread: Kept | None = None
         self.report = SaverReport()
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = self._keeper.keep(self._run, name="atsk8s-saver", purpose="saver")
 
     def stop(self) -> None:
         """Write a last time, if there is something new and writing is quick, and end."""
         self._stop.set()
-        self._thread.join(STOP_COST_S)
+        if self._thread is not None:
+            self._thread.join(STOP_COST_S)
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_S):

@@ -226,6 +226,10 @@ class Published:
         stable = self._services.get(key)
         return stable.id if stable is not None else None
 
+    def service_keys(self) -> Mapping[int, ServiceKey]:
+        """The published services by id.  May be asked from any thread, which sees them a moment before or after a commit."""
+        return {stable.id: key for key, stable in self._services.copy().items()}
+
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1

@@ -21,9 +21,9 @@ from atsk8s.compile.layout import (
     NONE,
     RULE,
     EndpointFamily,
-    EndpointFlags,
     RuleAction,
 )
+from atsk8s.compile.policy_records import PolicyWriter
 from atsk8s.errors import InvariantError
 from atsk8s.model.ir import HostKey, PathMatchKind, Rule, Service, ServiceKey, VirtualHost
 from atsk8s.model.names import host_text
@@ -111,6 +111,7 @@ def encode(vhost: VirtualHost) -> Blob:
         InvariantError: two rules with the same path and kind, or more than a blob can hold (`assemble` bounds both).
     """
     strings = _Strings()
+    policies = PolicyWriter(strings.add)
     services: dict[ServiceKey, int] = {}
     root = _TrieNode()
     rules = bytearray()
@@ -132,8 +133,7 @@ def encode(vhost: VirtualHost) -> Blob:
                 place,
                 first,
                 len(rule.backends),
-                0,
-                0,
+                *(policies.add(rule.policies, rule.object, place) if rule.policies else (0, 0)),
                 0,
                 0,
                 *strings.add(str(rule.object).encode("utf-8", "replace")),
@@ -152,7 +152,8 @@ def encode(vhost: VirtualHost) -> Blob:
     rules_off = nodes_off + len(nodes)
     backends_off = rules_off + len(rules)
     policies_off = backends_off + len(backends)
-    strings_off = policies_off
+    policy_sections = policies.sections(policies_off)
+    strings_off = policies_off + len(policy_sections)
     total = strings_off + len(strings.data) + padding
     if total > BLOB_MAX:
         raise InvariantError(f"host {host_text(vhost.key)}: its blob has {total} bytes, at most {BLOB_MAX} are possible")
@@ -164,7 +165,7 @@ def encode(vhost: VirtualHost) -> Blob:
         n_nodes,
         len(routes),
         n_backends,
-        0,
+        policies.n,
         nodes_off,
         rules_off,
         backends_off,
@@ -175,7 +176,7 @@ def encode(vhost: VirtualHost) -> Blob:
         len(services),
         len(routes),
     )
-    data = b"".join((header, nodes, rules, backends, strings.data, bytes(padding)))
+    data = b"".join((header, nodes, rules, backends, policy_sections, strings.data, bytes(padding)))
     return Blob(data=data, services=tuple(services), routes=tuple(routes))
 
 
@@ -226,7 +227,7 @@ def encode_endpoints(service: Service) -> bytes:
                 e.addr,  # padded with zeros
                 e.port,
                 EndpointFamily.IPV4 if len(e.addr) == 4 else EndpointFamily.IPV6,
-                EndpointFlags.READY,
+                e.flags,
                 e.weight,
             )
             for e in service.endpoints

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 BLOB_MAGIC: Final = 0x48564B41  # "AKVH"
-BLOB_VERSION: Final = 1
+BLOB_VERSION: Final = 2
 NONE: Final = 0xFFFFFFFF  # "no index"
 BLOB_MAX: Final = 64 << 20  # bytes
 DEPTH_MAX: Final = 4096  # path segments from root to leaf
@@ -28,15 +28,6 @@ class EndpointFamily(IntEnum):
 
     IPV4 = 4
     IPV6 = 6
-
-
-@unique
-class EndpointFlags(IntEnum):
-    """enum atsk_endpoint_flags."""
-
-    READY = 1
-    SERVING = 2
-    TERMINATING = 4
 
 
 class Header(NamedTuple):
@@ -107,6 +98,75 @@ class PolicyRecord(NamedTuple):
     reserved: int
 
 
+class BalanceRecord(NamedTuple):
+    """struct atsk_policy_balance; `name` is a struct atsk_blob_str."""
+
+    algorithm: int
+    hash_source: int
+    name_off: int
+    name_len: int
+    load_percent: int
+    reserved: int
+
+
+class AffinityRecord(NamedTuple):
+    """struct atsk_policy_affinity; `name` and `attributes` are struct atsk_blob_str."""
+
+    name_off: int
+    name_len: int
+    attributes_off: int
+    attributes_len: int
+    secure: int
+    reserved: int
+
+
+class RetryRecord(NamedTuple):
+    """struct atsk_policy_retry."""
+
+    on: int
+    tries: int
+    time_ms: int
+    n_statuses: int
+    statuses_0: int
+    statuses_1: int
+    statuses_2: int
+    statuses_3: int
+    statuses_4: int
+    statuses_5: int
+    statuses_6: int
+    statuses_7: int
+
+
+class TimeoutsRecord(NamedTuple):
+    """struct atsk_policy_timeouts."""
+
+    connect_ms: int
+    read_ms: int
+    send_ms: int
+    request_ms: int
+
+
+class LimitsRecord(NamedTuple):
+    """struct atsk_policy_limits; `exempt` is a struct atsk_blob_str."""
+
+    client_rate_milli: int
+    client_burst: int
+    client_concurrency: int
+    total_rate_milli: int
+    total_burst: int
+    total_concurrency: int
+    exempt_off: int
+    exempt_len: int
+    n_exempt: int
+    scope: int
+
+
+class BodyRecord(NamedTuple):
+    """struct atsk_policy_body."""
+
+    max_bytes: int
+
+
 class EndpointRecord(NamedTuple):
     """struct atsk_endpoint_record."""
 
@@ -122,4 +182,11 @@ NODE: Final = Struct("<8I")
 RULE: Final = Struct("<12I")
 BACKEND: Final = Struct("<2I")
 POLICY: Final = Struct("<4I")
+BALANCE: Final = Struct("<6I")
+AFFINITY: Final = Struct("<6I")
+RETRY: Final = Struct("<4I8H")
+TIMEOUTS: Final = Struct("<4I")
+LIMITS: Final = Struct("<10I")
+BODY: Final = Struct("<Q")
+EXEMPT: Final = Struct("<16sBB")  # address (IPv4 in the first 4 bytes, the rest 0), family, bits
 ENDPOINT: Final = Struct("<16sHBBI")

@@ -15,6 +15,7 @@ from atsk8s.errors import Reason
 from atsk8s.model.ingress import RouteClaim, TlsClaim
 from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey, TlsPolicy, VirtualHost
 from atsk8s.model.names import FALLBACK, host_text, shown
+from atsk8s.model.policies import Limits
 from atsk8s.model.precedence import rule_order
 
 Conditions: TypeAlias = tuple[Condition, ...]
@@ -24,7 +25,9 @@ DEFAULT_BACKEND_OPTION: Final = ObjectKey("", "--default-backend")
 
 # Room of one virtual host's rules in its blob [bytes]: below ATSK_BLOB_MAX, so that a full one still encodes.
 BLOB_ROOM: Final = 48 << 20
-_RULE_ROOM_MAX: Final = 96 * 1024  # no rule takes more, its path being bounded (paths.RULE_PATH_BYTES_MAX)
+_RULE_ROOM_MAX: Final = 96 * 1024  # no rule takes more, its path and its policies being bounded (paths.RULE_PATH_BYTES_MAX)
+_POLICIES_ROOM: Final = 4096  # records and strings of all kinds, but for exempt ranges; policies.py bounds the strings
+_EXEMPT_ROOM: Final = 18  # of one exempt range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +180,7 @@ def _default(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Condit
         elif default is None:
             default = claim.default
             continue
-        elif default.backends == claim.default.backends:
+        elif (default.backends, default.policies) == (claim.default.backends, claim.default.policies):
             continue
         else:
             why = f"that of Ingress {default.object}, which is older, is used"
@@ -188,14 +191,15 @@ def _default(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Condit
 
 def _within_room(key: HostKey, claims: Sequence[RouteClaim], rules: Sequence[Rule], conditions: list[Condition]) -> Sequence[Rule]:
     """`rules` without those of the youngest Ingresses that a blob has no room for."""
-    if sum(map(_rule_room, rules)) <= BLOB_ROOM:
+    shared = {rule.object: _policies_room(rule) for rule in rules}
+    if sum(map(_rule_room, rules)) + sum(shared.values()) <= BLOB_ROOM:
         return rules
     age = {claim.object: place for place, claim in enumerate(claims)}
     kept: list[Rule] = []
     dropped: dict[ObjectKey, int] = {}
     room = BLOB_ROOM
     for rule in sorted(rules, key=lambda rule: (age[rule.object], rule_order(rule))):
-        room -= _rule_room(rule)
+        room -= _rule_room(rule) + shared.pop(rule.object, 0)
         if room >= 0:
             kept.append(rule)
         else:
@@ -214,3 +218,11 @@ def _rule_room(rule: Rule) -> int:
     nodes = 32 * (rule.path.count("/") + 1)
     strings = len(rule.path) + 4 * len(rule.path_as_written) + len(rule.object.namespace) + len(rule.object.name) + 1
     return nodes + 48 + 8 * len(rule.backends) + strings
+
+
+def _policies_room(rule: Rule) -> int:
+    """At least the bytes of what all rules of one object share: records of policies, and their strings."""
+    if not rule.policies:
+        return 0
+    n_exempt = sum(len(policy.exempt) for policy in rule.policies if isinstance(policy, Limits))
+    return _POLICIES_ROOM + n_exempt * _EXEMPT_ROOM

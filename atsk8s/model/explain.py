@@ -6,11 +6,25 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from atsk8s.model.changes import Changes
-from atsk8s.model.ir import Condition, HostKey, ObjectRef, Place, Rule, Service, TlsPolicy, VirtualHost
+from atsk8s.model.ir import (
+    Backend,
+    Condition,
+    Endpoint,
+    EndpointFlags,
+    HostKey,
+    ObjectRef,
+    Place,
+    Rule,
+    Service,
+    TlsPolicy,
+    VirtualHost,
+)
 from atsk8s.model.matching import match_rule
 from atsk8s.model.names import FALLBACK, NO_HOST, host_text, wildcard_over
 from atsk8s.model.normalise import RequestFault, normalise_host, normalise_path
+from atsk8s.model.policies import plain as plain_policy
 from atsk8s.model.precedence import service_order
+from atsk8s.values import duration_text
 
 Verdict = Callable[[ObjectRef], tuple[Condition, ...]]
 Plain = Mapping[str, object]
@@ -75,14 +89,20 @@ def _vhost(vhost: VirtualHost) -> Plain:
 
 
 def _rule(rule: Rule) -> Plain:
-    plain = {
+    plain: dict[str, object] = {
         "object": str(rule.object),
         "match": f"{rule.kind.name} {rule.path}",
-        "backends": [str(backend.service) for backend in rule.backends],
+        "backends": [_backend(backend) for backend in rule.backends],
     }
+    if rule.policies:
+        plain["policies"] = dict(map(plain_policy, rule.policies))
     if rule.path_as_written not in ("", rule.path):
         plain["written"] = rule.path_as_written
     return plain
+
+
+def _backend(backend: Backend) -> str:
+    return f"{backend.service}" if backend.weight == 1 else f"{backend.service} weight {backend.weight}"
 
 
 def _service(service: Service | None) -> object:
@@ -90,7 +110,24 @@ def _service(service: Service | None) -> object:
         return "unknown"
     if service.external_name:
         return f"{service.external_name}:{service.external_port}"
-    return [f"{_bracketed(e.addr)}:{e.port}" for e in service.endpoints]
+    endpoints = [_endpoint(endpoint) for endpoint in service.endpoints]
+    if service.health_check is None and service.max_failures is None:
+        return endpoints
+    plain: dict[str, object] = {"endpoints": endpoints}
+    check = service.health_check
+    if check is not None:
+        port = f" at port {check.port}" if check.port is not None else ""
+        plain["health_check"] = (
+            f"{check.path}{port} every {duration_text(check.interval_ms)}, {duration_text(check.timeout_ms)} each"
+        )
+    if service.max_failures is not None:
+        plain["max_failures"] = service.max_failures
+    return plain
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    text = f"{_bracketed(endpoint.addr)}:{endpoint.port}"
+    return text if EndpointFlags.READY in endpoint.flags else f"{text} draining"
 
 
 def _bracketed(addr: bytes) -> str:

@@ -2,27 +2,45 @@
 
 What the API server would refuse (an invalid host, an unknown pathType) can come from a manifest alone and rejects the object.
 What it accepts and we cannot serve (a resource backend, a path that no request can have) costs that path, with a condition.  A
-fault in `tls` costs that entry of `tls`: routes do not depend on certificates.
+fault in `tls` costs that entry of `tls`: routes do not depend on certificates.  An annotation that cannot be costs itself alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.api.networking import HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend
 from atsk8s.errors import Reason, RejectError
+from atsk8s.model.annotated import Fault, ingress_annotations, policies_of
 from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey
 from atsk8s.model.names import FALLBACK, NO_HOST, host_key, is_subdomain, shown
 from atsk8s.model.paths import match_kind, match_path
+from atsk8s.model.policies import Policy
 from atsk8s.model.precedence import Precedence, object_precedence, rule_order
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before spec.ingressClassName existed; still in wide use
-# The one backend of a rule, by (namespace, Service, port): thousands of routes lead to a few services.
-Backends: TypeAlias = dict[tuple[str, str, int | str], tuple[Backend, ...]]
-
 PATHS_MAX: Final = 10_000  # of one Ingress; etcd's object size allows about as many
+
+
+class Shared:
+    """Values that many Ingresses have in common, each once: thousands of routes lead to a few services, with a few policies."""
+
+    __slots__ = ("backends", "policies")
+
+    def __init__(self) -> None:
+        # The one backend of a rule, by namespace, Service and port.
+        self.backends: dict[tuple[str, str, int | str], tuple[Backend, ...]] = {}
+        self.policies: dict[tuple[Policy, ...], tuple[Policy, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.backends) + len(self.policies)
+
+    def clear(self) -> None:
+        """Forget all: what is in use stays, and what comes shares with it no more."""
+        self.backends.clear()
+        self.policies.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +94,7 @@ def class_of(ingress: Ingress) -> str | None:
     return named if named is not None else ingress.metadata.annotations.get(CLASS_ANNOTATION) or None
 
 
-def translate(key: ObjectKey, ingress: Ingress, backends: Backends | None = None) -> Claims:
+def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None) -> Claims:
     """The claims of an Ingress that is ours.
 
     A rejected one claims nothing and has one fatal condition: half of an object that the API would refuse is a surprise.
@@ -84,10 +102,10 @@ def translate(key: ObjectKey, ingress: Ingress, backends: Backends | None = None
     Args:
         key: its own.
         ingress: the object.
-        backends: values that other Ingresses' rules have already, to share them; those made here are added.
+        shared: values that other Ingresses' rules have already; those made here are added.
     """
     try:
-        return _Translation(key, ingress, {} if backends is None else backends).claims()
+        return _Translation(key, ingress, Shared() if shared is None else shared).claims()
     except RejectError as rejection:
         return Claims(
             conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
@@ -101,14 +119,22 @@ def _ref(key: ObjectKey) -> ObjectRef:
 class _Translation:
     """The state of one call of `translate`."""
 
-    def __init__(self, key: ObjectKey, ingress: Ingress, backends: Backends) -> None:
+    def __init__(self, key: ObjectKey, ingress: Ingress, shared: Shared) -> None:
         self._key = key
         self._spec = ingress.spec
         self._created_s = ingress.metadata.created_s
         self._conditions: list[Condition] = []
-        self._backends = backends
+        self._backends = shared.backends
+        said, faults = ingress_annotations(ingress.metadata.annotations)
+        policies, useless = policies_of(said)
+        self._policies = shared.policies.setdefault(policies, policies) if policies else ()
+        self._weights = dict(said.service_weights or ())
+        self._split: dict[int | str, tuple[Backend, ...]] = {}  # by port: what a path is split over
+        self._faults: tuple[Fault, ...] = (*faults, *useless)
 
     def claims(self) -> Claims:
+        for fault in self._faults:
+            self._complain(fault.reason, fault.message)
         default = self._default()
         hosts = self._hosts()
         if self._spec.rules:
@@ -137,7 +163,9 @@ class _Translation:
         except RejectError as rejection:
             self._complain(rejection.reason, f"{rejection.message}; spec.defaultBackend is left out")
             return None
-        return Rule(object=self._key, kind=PathMatchKind.PREFIX, path="/", path_as_written="", backends=backends)
+        return Rule(
+            object=self._key, kind=PathMatchKind.PREFIX, path="/", path_as_written="", backends=backends, policies=self._policies
+        )
 
     def _hosts(self) -> dict[HostKey, dict[tuple[str, PathMatchKind], Rule]]:
         hosts: dict[HostKey, dict[tuple[str, PathMatchKind], Rule]] = {}
@@ -162,7 +190,7 @@ class _Translation:
         except RejectError as rejection:
             self._complain(rejection.reason, f"{rejection.message}; the path is left out")
             return
-        rule = Rule(object=self._key, kind=kind, path=path, path_as_written=item.path, backends=backends)
+        rule = Rule(object=self._key, kind=kind, path=path, path_as_written=item.path, backends=backends, policies=self._policies)
         first = rules.setdefault((path, kind), rule)
         if first.backends != backends:
             self._complain(
@@ -183,7 +211,8 @@ class _Translation:
         if port is None:
             raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port needs exactly one of name and number: set one")
         place = (self._key.namespace, target.name, port)
-        found = self._backends.get(place)
+        is_split = target.name in self._weights
+        found = self._split.get(port) if is_split else self._backends.get(place)
         if found is not None:
             return found
         if not is_subdomain(target.name):
@@ -192,9 +221,18 @@ class _Translation:
             )
         if isinstance(port, int) and not 0 < port < 65536:
             raise RejectError(Reason.INVALID_BACKEND, f"{field}.service.port.number {port} is outside 1..65535: correct it")
+        if is_split:
+            return self._split.setdefault(port, self._split_over(port))
         backends = (Backend(service=ServiceKey(namespace=self._key.namespace, name=target.name, port=port)),)
         self._backends[place] = backends
         return backends
+
+    def _split_over(self, port: int | str) -> tuple[Backend, ...]:
+        return tuple(
+            Backend(service=ServiceKey(namespace=self._key.namespace, name=name, port=port), weight=weight)
+            for name, weight in self._weights.items()  # by name
+            if weight
+        )
 
     def _tls(self, hosts: dict[HostKey, dict[tuple[str, PathMatchKind], Rule]]) -> tuple[tuple[HostKey, TlsClaim], ...]:
         if not self._spec.tls:

@@ -9,10 +9,12 @@ Everything here is immutable and hashable, and holds nothing secret but what `Ce
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum, unique
+from enum import IntEnum, IntFlag, unique
+from typing import Final
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.errors import InvariantError
+from atsk8s.model.policies import Policy
 
 
 @unique
@@ -60,17 +62,44 @@ class ServiceKey:
         return f"{self.namespace}/{self.name}:{self.port}"
 
 
+@unique
+class EndpointFlags(IntFlag):
+    """enum atsk_endpoint_flags: an endpoint's conditions, as EndpointSlice defines them."""
+
+    READY = 1
+    SERVING = 2
+    TERMINATING = 4
+
+
+READY: Final = EndpointFlags.READY | EndpointFlags.SERVING
+DRAINING: Final = EndpointFlags.SERVING | EndpointFlags.TERMINATING
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One routable address.  `addr`: 4 or 16 bytes, network order; `port` 1..65535; `weight` relative, >= 1."""
+    """One routable address.  `addr`: 4 or 16 bytes, network order; `port` 1..65535; `weight` relative, >= 1.
+
+    One that is not READY is draining: it serves who is with it already, and everybody if none is ready.
+    """
 
     addr: bytes
     port: int
     weight: int = 1
+    flags: EndpointFlags = READY
 
     def __post_init__(self) -> None:
         if len(self.addr) not in (4, 16) or not 0 < self.port < 65536 or self.weight < 1:
             raise InvariantError(f"endpoint out of range: {len(self.addr)} address bytes, port {self.port}, weight {self.weight}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How a Service's endpoints are asked for their health; `port` None: the endpoint's own."""
+
+    path: str
+    interval_ms: int = 10_000
+    timeout_ms: int = 2_000
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +113,8 @@ class Service:
     endpoints: tuple[Endpoint, ...] = ()
     external_name: str = ""
     external_port: int = 0
+    health_check: HealthCheck | None = None
+    max_failures: int | None = None  # in a row, that leave an endpoint out for a while; None: as the options say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +131,8 @@ class Rule:
 
     `object` is the key of the object that the rule comes from.  No backend means that the object names nothing that can serve
     (a resource backend, say): such a rule answers 503.  `path` is normalised as plugin_c/request.h does, starts with "/", and for
-    a PREFIX other than "/" has no trailing slash; `path_as_written` is what the object has.
+    a PREFIX other than "/" has no trailing slash; `path_as_written` is what the object has.  `policies` are sorted by kind, no
+    kind twice; rules of one object share one tuple.
     """
 
     object: ObjectKey
@@ -108,6 +140,7 @@ class Rule:
     path: str
     path_as_written: str
     backends: tuple[Backend, ...]
+    policies: tuple[Policy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

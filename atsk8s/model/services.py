@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from operator import or_
 from typing import Final, TypeAlias
 
 from atsk8s.api import core
-from atsk8s.api.discovery import EndpointSlice
+from atsk8s.api.discovery import EndpointHints, EndpointSlice
 from atsk8s.errors import Reason
-from atsk8s.model.ir import Condition, Endpoint, ObjectRef, Service, ServiceKey
+from atsk8s.model.annotated import health_check_of, service_annotations
+from atsk8s.model.ir import Condition, Endpoint, EndpointFlags, ObjectRef, Service, ServiceKey
 from atsk8s.model.names import is_subdomain, shown
 
 Address: TypeAlias = tuple[int, bytes, int]  # length of the address, address, port: sorts as endpoints do
 
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 _BAD_NAMED_MAX: Final = 3  # bad addresses of one slice that have a condition of their own
+# How a Service's port may say that it speaks (appProtocol) what we speak to pods: HTTP/1.1, and WebSocket over it.
+_SPOKEN: Final = ("", "http", "tcp", "ws", "kubernetes.io/ws")  # "tcp": what meshes write for "do not ask"
 # What resolvers take for an IPv4 address (inet_aton(3)): a last label that is a number, also an octal or hexadecimal one.
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
@@ -27,6 +33,26 @@ class AddressRules:
 
     allow_external_names: bool = False
     allow_loopback: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """Where this proxy runs, for endpoints that are meant for a zone or a node; "": unknown, such hints do not count."""
+
+    zone: str = ""
+    node_name: str = ""
+
+
+NOWHERE: Final = Whereabouts()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One address, and what its slices say of it."""
+
+    flags: EndpointFlags
+    zones: frozenset[str]
+    nodes: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -46,26 +72,52 @@ class _Faults:
 
 
 def resolve_service(
-    key: ServiceKey, service: core.Service | None, slices: Iterable[EndpointSlice], rules: AddressRules
+    key: ServiceKey,
+    service: core.Service | None,
+    slices: Iterable[EndpointSlice],
+    rules: AddressRules,
+    here: Whereabouts = NOWHERE,
 ) -> tuple[Service, tuple[Condition, ...]]:
     """What `key` means now.  Never fails: what cannot be used is left out and has a condition; no endpoint at all means 503.
+
+    Endpoints that are ready take part, and those that are serving while they terminate: these are draining.
 
     Args:
         key: as an Ingress refers to it; a number is the Service's port, not the pods' (`targetPort`).
         service: the object, or None if there is none.
         slices: those labelled with the Service's name, in any order.
         rules: which addresses are refused.
+        here: where the proxy runs.
     """
     faults = _Faults(key)
     if service is None:
         faults.service(Reason.NOT_FOUND, f"an Ingress refers to port {key.port} of it, but there is no such Service: create it")
         return Service(key=key), tuple(faults.found)
+    made = _resolved(key, service, slices, rules, here, faults)
+    if service.metadata.annotations:
+        said, bad = service_annotations(service.metadata.annotations)
+        check, useless = health_check_of(said)
+        for fault in (*bad, *useless):
+            faults.service(fault.reason, fault.message)
+        if check is not None or said.health_max_failures is not None:
+            made = replace(made, health_check=check, max_failures=said.health_max_failures)
+    return made, tuple(faults.found)
+
+
+def _resolved(
+    key: ServiceKey,
+    service: core.Service,
+    slices: Iterable[EndpointSlice],
+    rules: AddressRules,
+    here: Whereabouts,
+    faults: _Faults,
+) -> Service:
     if service.spec.type == "ExternalName":
-        return _external(key, service, rules, faults), tuple(faults.found)
+        return _external(key, service, rules, faults)
     port = _port(key, service, faults)
     if port is None:
-        return Service(key=key), tuple(faults.found)
-    addresses: set[Address] = set()
+        return Service(key=key)
+    addresses: dict[Address, _Seen] = {}
     for item in slices:
         # A slice's port has the Service port's *name* ("" if it has none) and the pods' number.
         for slice_port in item.ports:
@@ -75,14 +127,44 @@ def resolve_service(
                 faults.slice(item.metadata.name, Reason.UNSUPPORTED, f"port {shown(port.name)} has no number: set it")
                 continue
             _collect(addresses, item, slice_port.port, rules, faults)
-    endpoints = tuple(Endpoint(addr=addr, port=number) for _, addr, number in sorted(addresses))
-    return Service(key=key, endpoints=endpoints), tuple(faults.found)
+    wanted = _meant_for(addresses, here) if here != NOWHERE else addresses
+    return Service(
+        key=key,
+        endpoints=tuple(
+            Endpoint(addr=addr, port=number, flags=seen.flags) for (_, addr, number), seen in sorted(wanted.items(), key=_place)
+        ),
+    )
+
+
+def _place(item: tuple[Address, _Seen]) -> Address:
+    return item[0]
+
+
+def _meant_for(addresses: dict[Address, _Seen], here: Whereabouts) -> dict[Address, _Seen]:
+    """Without the ready endpoints that are meant for others.
+
+    As kube-proxy does (pkg/proxy/topology.go): hints count if every ready endpoint has some and one is for us, those for nodes
+    before those for zones; otherwise all take part, so that no hint can leave a Service without endpoints.  Draining endpoints
+    stay: who is with them already may not be moved.
+    """
+    ready = [seen for seen in addresses.values() if EndpointFlags.READY in seen.flags]
+    if here.node_name and all(seen.nodes for seen in ready) and any(here.node_name in seen.nodes for seen in ready):
+        return {a: seen for a, seen in addresses.items() if EndpointFlags.READY not in seen.flags or here.node_name in seen.nodes}
+    if here.zone and all(seen.zones for seen in ready) and any(here.zone in seen.zones for seen in ready):
+        return {a: seen for a, seen in addresses.items() if EndpointFlags.READY not in seen.flags or here.zone in seen.zones}
+    return addresses
 
 
 def _port(key: ServiceKey, service: core.Service, faults: _Faults) -> core.ServicePort | None:
     named = [port for port in service.spec.ports if (port.name if isinstance(key.port, str) else port.port) == key.port]
     for port in named:
         if port.protocol == "TCP":
+            if port.app_protocol.lower() not in _SPOKEN:
+                faults.service(
+                    Reason.UNSUPPORTED,
+                    f"port {port.port} has appProtocol {shown(port.app_protocol)}, which is not spoken to endpoints: "
+                    "they are spoken to as HTTP/1.1; use a port that takes it",
+                )
             return port
     what = f"an Ingress refers to its port {shown(key.port) if isinstance(key.port, str) else key.port}"
     if named:
@@ -93,7 +175,7 @@ def _port(key: ServiceKey, service: core.Service, faults: _Faults) -> core.Servi
     return None
 
 
-def _collect(addresses: set[Address], item: EndpointSlice, port: int, rules: AddressRules, faults: _Faults) -> None:
+def _collect(addresses: dict[Address, _Seen], item: EndpointSlice, port: int, rules: AddressRules, faults: _Faults) -> None:
     if item.address_type not in ("IPv4", "IPv6"):
         faults.slice(
             item.metadata.name,
@@ -103,9 +185,9 @@ def _collect(addresses: set[Address], item: EndpointSlice, port: int, rules: Add
         return
     n_bad = 0
     for endpoint in item.endpoints:
-        # `ready` has been made true for absent; with publishNotReadyAddresses the slices' own controller says ready.  Serving
-        # endpoints of a Service that is all terminating would be chosen here.
-        if not endpoint.conditions.ready or not endpoint.addresses:
+        # Absent conditions are filled in as the API says; with publishNotReadyAddresses the slices' own controller says ready.
+        flags = _FLAGS[endpoint.conditions.ready, endpoint.conditions.serving, endpoint.conditions.terminating]
+        if flags is None or not endpoint.addresses:
             continue
         text = endpoint.addresses[0]  # all are the same pod, and the API says to use the first
         addr = _packed(text, item.address_type)
@@ -119,9 +201,44 @@ def _collect(addresses: set[Address], item: EndpointSlice, port: int, rules: Add
                     f"{item.address_type} address {shown(text)} {refusal}; it is left out",
                 )
             continue
-        addresses.add((len(addr), addr, port))
+        _see(addresses, (len(addr), addr, port), flags, endpoint.hints)
     if n_bad > _BAD_NAMED_MAX:
         faults.slice(item.metadata.name, Reason.INVALID_ADDRESS, f"{n_bad} of its addresses are left out")
+
+
+def _flags(*, ready: bool, serving: bool, terminating: bool) -> EndpointFlags | None:
+    """The conditions of an endpoint; None: it takes no part."""
+    if not ready and not (serving and terminating):
+        return None
+    pairs = zip(EndpointFlags, (ready, serving, terminating), strict=True)
+    return reduce(or_, (flag for flag, holds in pairs if holds))
+
+
+# By ready, serving and terminating: made once, there are many endpoints.
+_FLAGS: Final = {
+    (ready, serving, terminating): _flags(ready=ready, serving=serving, terminating=terminating)
+    for ready in (True, False)
+    for serving in (True, False)
+    for terminating in (True, False)
+}
+
+
+def _see(addresses: dict[Address, _Seen], address: Address, flags: EndpointFlags, hints: EndpointHints | None) -> None:
+    """Note an endpoint.  During updates one may be in two slices, and an address in the hands of two pods: the better condition
+    counts, and of equals the hints of both."""
+    zones, nodes = _NO_NAMES, _NO_NAMES
+    if hints is not None:
+        zones, nodes = frozenset(z.name for z in hints.for_zones), frozenset(n.name for n in hints.for_nodes)
+    former = addresses.get(address)
+    if former is None or _goodness(flags) > _goodness(former.flags):
+        addresses[address] = _Seen(flags, zones, nodes)
+    elif flags == former.flags:
+        former.zones |= zones
+        former.nodes |= nodes
+
+
+def _goodness(flags: EndpointFlags) -> tuple[bool, bool, bool]:
+    return EndpointFlags.READY in flags, EndpointFlags.SERVING in flags, EndpointFlags.TERMINATING not in flags
 
 
 def _packed(text: str, address_type: str) -> bytes | None:

@@ -22,7 +22,7 @@ from atsk8s.model.assemble import Owner, assemble_fallback, assemble_tls, assemb
 from atsk8s.model.changes import Changes as Changes
 from atsk8s.model.explain import dump, explain
 from atsk8s.model.index import ClaimIndex, References
-from atsk8s.model.ingress import Backends, Claims, RouteClaim, TlsClaim, class_of, translate
+from atsk8s.model.ingress import Claims, RouteClaim, Shared, TlsClaim, class_of, translate
 from atsk8s.model.ir import (
     Certificate,
     Condition,
@@ -35,7 +35,7 @@ from atsk8s.model.ir import (
     VirtualHost,
 )
 from atsk8s.model.names import FALLBACK
-from atsk8s.model.services import AddressRules, resolve_service
+from atsk8s.model.services import AddressRules, Whereabouts, resolve_service
 from atsk8s.model.tenancy import StrictTenancy
 from atsk8s.model.verdicts import Verdicts
 
@@ -44,7 +44,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _NO_CLAIMS: Final = Claims()
-_BACKENDS_SPARE: Final = 4096  # shared values that may be of no use any more
+_SHARED_SPARE: Final = 4096  # shared values that may be of no use any more
 
 
 class Kind(Protocol):
@@ -62,6 +62,7 @@ class Model:
         self._address_rules = AddressRules(
             allow_external_names=settings.allow_external_names, allow_loopback=settings.allow_loopback_endpoints
         )
+        self._here = Whereabouts(zone=settings.zone, node_name=settings.node_name)
         backend, secret = settings.default_backend, settings.default_certificate
         self._default_backend = ServiceKey(namespace=backend[0], name=backend[1], port=backend[2]) if backend else None
         self._default_certificate = ObjectKey(*secret) if secret else None
@@ -79,7 +80,7 @@ class Model:
         self._secrets: dict[ObjectKey, core.Secret] = {}
         # What they translate to, and indexes.
         self._claims: dict[ObjectKey, Claims] = {}  # of the Ingresses that are ours
-        self._backends: Backends = {}
+        self._shared = Shared()
         self._by_class: dict[str | None, dict[ObjectKey, None]] = {}
         self._routes: ClaimIndex[RouteClaim] = ClaimIndex()
         self._tls_claims: ClaimIndex[TlsClaim] = ClaimIndex()
@@ -167,9 +168,9 @@ class Model:
         former = self._claims.get(key, _NO_CLAIMS)
         claims: Claims | None = None
         if ingress is not None and self._is_ours(key, class_of(ingress)):
-            claims = translate(key, ingress, self._backends)
-            if len(self._backends) > _BACKENDS_SPARE + 2 * len(self._service_uses):
-                self._backends.clear()  # most are of Ingresses that are gone; the others are shared less, no more
+            claims = translate(key, ingress, self._shared)
+            if len(self._shared) > _SHARED_SPARE + 2 * len(self._service_uses):
+                self._shared.clear()  # most are of Ingresses that are gone; the others are shared less, no more
         _set(self._claims, key, claims)
         now = claims or _NO_CLAIMS
         for host in self._routes.replace(former.routes, now.routes):
@@ -321,7 +322,7 @@ class Model:
             owner = ObjectKey(key.namespace, key.name)
             slices = self._slices_of.get(owner, {})
             in_order = slices.values() if len(slices) < 2 else (slices[name] for name in sorted(slices))
-            new, conditions = resolve_service(key, self._services.get(owner), in_order, self._address_rules)
+            new, conditions = resolve_service(key, self._services.get(owner), in_order, self._address_rules, self._here)
         self._verdicts.put(("service", key), conditions)
         if new != self._resolved.get(key):
             _set(self._resolved, key, new)

@@ -38,6 +38,7 @@ class KindStatus:
     n_requests: int
     staleness_s: float  # since the source last spoke to us; inf before it ever did
     n_listener_errors: int = 0
+    still_s: float = 0.0  # since its thread last did anything, a wait or a request included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

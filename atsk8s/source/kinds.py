@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias
 
-from atsk8s.api.core import TLS_SECRET_TYPE, Namespace, Secret, Service
+from atsk8s.api.core import TLS_SECRET_TYPE, ConfigMap, Namespace, Secret, Service
 from atsk8s.api.discovery import SERVICE_NAME_LABEL, EndpointSlice
 from atsk8s.api.meta import K
 from atsk8s.api.networking import Ingress, IngressClass
@@ -29,6 +29,8 @@ class Kind(Generic[K]):
     plural: str  # in paths and RBAC rules
     item: type[K]
     namespaced: bool = True
+    # Read only in the controller's own namespaces, whichever ones the others are read in: settings of the proxy, not of a tenant.
+    is_own: bool = False
     # Nothing is published before every mandatory kind has synced.  Of another kind, a refusal costs what depends on it.
     mandatory: bool = False
     # A custom resource: 404 says that its definition, and with it every object, is gone.  For a built-in kind 404 says nothing
@@ -101,6 +103,14 @@ NAMESPACE = Kind(
     annotation_prefixes=("ats.ingress.kubernetes.io/", "ingress.kubernetes.io/"),
     label_names=None,
 )
+CONFIG_MAP = Kind(
+    name="ConfigMap",
+    api_version="v1",
+    plural="configmaps",
+    item=ConfigMap,
+    is_own=True,
+    annotation_prefixes=("ats-configmap",),
+)
 
 AnyKind: TypeAlias = Kind[Any]
-KINDS: tuple[AnyKind, ...] = (INGRESS, SERVICE, ENDPOINT_SLICE, INGRESS_CLASS, SECRET, NAMESPACE)
+KINDS: tuple[AnyKind, ...] = (INGRESS, SERVICE, ENDPOINT_SLICE, INGRESS_CLASS, SECRET, NAMESPACE, CONFIG_MAP)

@@ -41,8 +41,9 @@ from atsk8s.errors import KubeError, Reason, RejectError
 from atsk8s.source.documents import MAX_DOCUMENTS, Plain, SyntaxFault, load, split_documents
 from atsk8s.source.interface import Clock, KindStatus, Problem, SyncBarrier, Wait, is_synced
 from atsk8s.source.kinds import KINDS, AnyKind, Kind
-from atsk8s.source.manifest_objects import key_of, to_object, yaml_type
+from atsk8s.source.manifest_objects import DEFAULT_NAMESPACE, key_of, to_object, yaml_type
 from atsk8s.source.store import Listener, Rejection, Store
+from atsk8s.threads import Keeper, Kept
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +83,10 @@ class ManifestSource:
         directory: the files; must exist when the source starts.
         watch_namespaces: keep only these namespaces' objects; () for all.
         ignore_namespaces: drop these namespaces' objects.
+        own_namespaces: of kinds that are read in the controller's namespaces alone, keep these, whatever the two above say.
         clock: monotonic seconds.
         wait: sleeps, True when the source is to stop; by default the source's own stop event.
+        keeper: starts the thread again if it ended too early.
     """
 
     def __init__(
@@ -93,19 +96,25 @@ class ManifestSource:
         kinds: Sequence[AnyKind] = KINDS,
         watch_namespaces: tuple[str, ...] = (),
         ignore_namespaces: tuple[str, ...] = (),
+        own_namespaces: tuple[str, ...] = (DEFAULT_NAMESPACE,),
         clock: Clock = time.monotonic,
         wait: Wait | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._directory = directory
         self._kinds = {kind.name: kind for kind in kinds}
         self._watched = frozenset(watch_namespaces)
         self._ignored = frozenset(ignore_namespaces)
+        self._own = frozenset(own_namespaces)
         self._clock = clock
         self._stopping = threading.Event()
         self._wait: Wait = wait or self._stopping.wait
         self._stores: dict[AnyKind, Store[Any]] = {kind: Store(kind) for kind in kinds}
         self._barrier = SyncBarrier(clock)
-        self._thread: threading.Thread | None = None
+        self._keeper = keeper or Keeper(clock)
+        self._thread: Kept | None = None
+        self._moved_at: float | None = None  # when the thread last did anything; None: it has not started
+        self._must_read = True  # whatever the signatures say
         self._files: dict[str, _Contents] = {}
         self._problems: tuple[Problem, ...] = ()
         self._looked_at: float | None = None
@@ -128,8 +137,7 @@ class ManifestSource:
         if self._thread is not None or self._stopping.is_set():
             return
         self._signatures()
-        self._thread = threading.Thread(target=self.run, name="watch-manifests", daemon=True)
-        self._thread.start()
+        self._thread = self._keeper.keep(self.run, name="watch-manifests", purpose="watch")
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """See `interface.Source`."""
@@ -161,6 +169,7 @@ class ManifestSource:
                 n_requests=0,
                 staleness_s=age_s,
                 n_listener_errors=store.n_listener_errors,
+                still_s=self._clock() - self._moved_at if self._moved_at is not None else 0.0,
             )
             for kind, store in self._stores.items()
         )
@@ -172,7 +181,11 @@ class ManifestSource:
     # Finding changes ----------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Look and load until `wait` says to stop."""
+        """Look and load until `wait` says to stop.  Called again, after something ended it, it reads everything."""
+        if self._moved_at is not None:
+            self._must_read = True
+            for store in self._stores.values():
+                store.doubt()
         while not self._stopping.is_set():
             self.look()
             if self._wait(POLL_S):
@@ -180,9 +193,10 @@ class ManifestSource:
 
     def look(self) -> None:
         """Compare the directory with what was read, and read what differs.  Raises nothing."""
+        self._moved_at = self._clock()
         try:
             signatures = self._signatures()
-            if self._n_loads and signatures == {name: contents.signature for name, contents in self._files.items()}:
+            if not self._must_read and signatures == {name: contents.signature for name, contents in self._files.items()}:
                 self._looked()
                 return
             for _ in range(10):  # a file that never comes to rest is taken as it is: a stale table would be worse
@@ -268,6 +282,7 @@ class ManifestSource:
         self._files = files
         self._publish()
         self._n_loads += 1
+        self._must_read = False
         self._barrier.notify()
 
     def _read(self, name: str, signature: _Signature, former: _Contents | None) -> _Contents:
@@ -380,6 +395,8 @@ class ManifestSource:
     def _is_wanted(self, kind: AnyKind, key: ObjectKey) -> bool:
         if not kind.namespaced:
             return True
+        if kind.is_own:
+            return key.namespace in self._own
         return key.namespace not in self._ignored and (not self._watched or key.namespace in self._watched)
 
     def _publish(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
@@ -120,8 +120,17 @@ class Store(Generic[K]):
         with self._writers:
             self._rejected[key] = why
 
+    def doubt(self) -> None:
+        """A writer ended in the midst of something: listeners may not have heard of all that the store shows."""
+        self.n_listener_errors += 1
+
     def replace(
-        self, new: dict[ObjectKey, K], rejected: Mapping[ObjectKey, Rejection] | None = None, *, namespace: str = ""
+        self,
+        new: dict[ObjectKey, K],
+        rejected: Mapping[ObjectKey, Rejection] | None = None,
+        *,
+        namespace: str = "",
+        is_same: Callable[[K, K], bool] = is_same_version,
     ) -> None:
         """Swap everything at once, or with `namespace` everything in that one, and tell what differs in one call.
 
@@ -129,6 +138,7 @@ class Store(Generic[K]):
             new: the objects.  One whose version is already there is exchanged for that, so that memory is not held twice.
             rejected: objects that exist but are unusable: an older version of one that is in the store stays.
             namespace: "" for all.
+            is_same: tells an object that has not changed.  After versions went back, theirs says nothing: compare all of it.
         """
         rejected = rejected or {}
         with self._writers:
@@ -137,7 +147,7 @@ class Store(Generic[K]):
             changes: list[Change[K]] = []
             for key, obj in new.items():
                 known = before.get(key)
-                if known is None or not is_same_version(known, obj):
+                if known is None or not is_same(known, obj):
                     changes.append(Change(key, known, obj))
                 else:
                     new[key] = known

@@ -1,4 +1,5 @@
-/* Services by themselves: picks, turns, choices, what survives a change of endpoints, hostile records, failing allocations. */
+/* Services by themselves: picks, turns, what survives a change of endpoints, hostile records, failing allocations.  Who is chosen is
+ * test_balance.c's. */
 #include "endpoints.h"
 #include "staging.h"
 #include "retire.h"
@@ -27,57 +28,101 @@ choice_number(const struct atsk_pick *pick, uint32_t choice)
   return (uint32_t)address.addr[2] << 8 | address.addr[3];
 }
 
+static const struct atsk_pick_wish plain = {.panic_percent = 50, .now_ms = 1000};
+
 static void
 picking(void)
 {
   struct atsk_service *service = atsk_service_create(7);
   struct atsk_pick pick;
   CHECK(atsk_service_id(service) == 7, "a service knows its id");
-  CHECK(atsk_service_pick(service, &pick) == ATSK_MISS, "no set yet: a miss");
+  CHECK(atsk_service_choose(service, &plain, &pick) == ATSK_MISS, "no set yet: a miss");
   swap(service, 0, 0);
-  CHECK(atsk_service_pick(service, &pick) == ATSK_MISS && atsk_service_size(service) == 0, "an empty set: a miss");
+  CHECK(atsk_service_choose(service, &plain, &pick) == ATSK_MISS && atsk_service_size(service) == 0, "an empty set: a miss");
   swap(service, 10, 1);
-  CHECK(atsk_service_pick(service, &pick) == ATSK_OK && pick.n == 1 && choice_number(&pick, 0) == 10, "one endpoint, one choice");
+  CHECK(atsk_service_choose(service, &plain, &pick) == ATSK_OK && pick.n == 1 && choice_number(&pick, 0) == 10,
+        "one endpoint, one choice");
   atsk_pick_release(&pick);
   CHECK(pick.set == NULL, "released: empty");
   atsk_pick_release(&pick); /* legal */
 
   swap(service, 0, 7);
-  unsigned seen[7] = {0};
-  bool is_good     = true;
+  bool is_good = true;
   for (unsigned i = 0; i < 70; i++) {
-    is_good &= atsk_service_pick(service, &pick) == ATSK_OK && pick.n == ATSK_TRIES_MAX && pick.current == 0;
-    seen[choice_number(&pick, 0)]++;
+    is_good &= atsk_service_choose(service, &plain, &pick) == ATSK_OK && pick.current == 0;
     for (uint32_t c = 1; c < pick.n; c++) {
-      is_good &= choice_number(&pick, c) == (choice_number(&pick, 0) + c) % 7;
       atsk_pick_advance(&pick, c);
       is_good &= pick.current == c;
     }
     atsk_pick_release(&pick);
   }
-  CHECK(is_good, "choices follow the first one in the set's order, all different");
-  for (unsigned i = 0; i < 7; i++) {
-    is_good &= seen[i] == 10;
-  }
-  CHECK(is_good, "70 picks of 7 endpoints: 10 each");
+  CHECK(is_good, "a pick goes from choice to choice");
 
   unsigned n_first = 0;
   for (unsigned i = 0; i < 21; i++) {
     swap(service, 0, 7);
-    REQUIRE(atsk_service_pick(service, &pick) == ATSK_OK, "pick");
+    REQUIRE(atsk_service_choose(service, &plain, &pick) == ATSK_OK, "pick");
     n_first += choice_number(&pick, 0) == 0;
     atsk_pick_release(&pick);
   }
   CHECK(n_first == 3, "turns go on over changes of the set: 21 picks, 21 changes, %u for the first of 7", n_first);
+  atsk_service_destroy(service);
+}
 
-  struct atsk_pick held;
-  REQUIRE(atsk_service_pick(service, &held) == ATSK_OK, "pick");
-  uint32_t number = choice_number(&held, 0);
+/* What endpoint `number` of a service has lived through. */
+static struct atsk_endpoint_health
+health_of(const struct atsk_service *service, uint32_t number)
+{
+  struct atsk_endpoints_view view;
+  struct atsk_endpoint_health health = {0};
+  atsk_service_view(service, &view);
+  for (uint32_t i = 0; i < view.n; i++) {
+    struct atsk_endpoint_record record;
+    atsk_endpoints_record(&view, i, &record);
+    if (((uint32_t)record.addr[2] << 8 | record.addr[3]) == number) {
+      atsk_endpoints_health(&view, i, &health);
+    }
+  }
+  return health;
+}
+
+static void
+surviving(void)
+{
+  const struct atsk_health_rules rules = {.max_failures = 1, .base_ms = 1000, .max_ms = 1000};
+  struct atsk_service *service         = atsk_service_create(1);
+  struct atsk_pick held, other;
+  swap(service, 0, 7);
+  REQUIRE(atsk_service_choose(service, &plain, &held) == ATSK_OK, "pick");
+  const uint32_t number = choice_number(&held, 0), next = choice_number(&held, 1);
+  CHECK(health_of(service, number).in_flight == 1 && health_of(service, next).in_flight == 0, "in flight: one");
+  swap(service, 0, 9);
+  CHECK(health_of(service, number).in_flight == 1, "in flight still, when the set has changed");
+  CHECK(atsk_pick_failed(&held, &rules, 1000, 1), "a failure of one picked from the former set");
+  struct atsk_endpoint_health health = health_of(service, number);
+  CHECK(health.failures == 1 && health.failures_in_row == 1 && health.ejected_until_ms > 1000 && health.is_eligible,
+        "ejects it in the present one");
+  bool is_left_out = true;
+  for (unsigned i = 0; i < 50; i++) {
+    REQUIRE(atsk_service_choose(service, &plain, &other) == ATSK_OK, "pick");
+    is_left_out &= choice_number(&other, 0) != number;
+    atsk_pick_release(&other);
+  }
+  CHECK(is_left_out, "where it is left out");
+  atsk_pick_advance(&held, 1);
+  CHECK(health_of(service, number).in_flight == 0 && health_of(service, next).in_flight == 1, "the count moves on with the pick");
+  CHECK(!atsk_pick_succeeded(&held), "a success of one that had no failure ends nothing");
+  atsk_pick_advance(&held, 0);
+  CHECK(atsk_pick_succeeded(&held) && health_of(service, number).ejected_until_ms == 0, "one of the ejected restores it");
+  const uint64_t tag = atsk_pick_tag(&held, 0);
+  CHECK(tag != 0 && tag != atsk_pick_tag(&held, 1), "endpoints have tags of their own");
+
   swap(service, 100, 2);
   swap(service, 200, 2);
-  CHECK(choice_number(&held, 0) == number, "a held set outlives two changes");
+  CHECK(choice_number(&held, 0) == number && atsk_pick_tag(&held, 0) == tag, "a held set outlives two changes");
   atsk_service_destroy(service);
-  CHECK(choice_number(&held, 1) == (number + 1) % 7, "and its service");
+  CHECK(choice_number(&held, 1) == next && atsk_pick_failed(&held, &rules, 1000, 1),
+        "and its service, whose failures are still told");
   atsk_pick_release(&held);
 }
 
@@ -132,7 +177,7 @@ hostile(void)
   atsk_service_swap(service, set, &retired);
   struct atsk_pick pick;
   struct atsk_endpoint_address address;
-  REQUIRE(atsk_service_pick(service, &pick) == ATSK_OK, "pick");
+  REQUIRE(atsk_service_choose(service, &plain, &pick) == ATSK_OK, "pick");
   atsk_pick_address(&pick, 0, &address);
   CHECK(address.family == 0 && address.port == 443 && address.name.len == 6 && memcmp(address.name.ptr, "a.test", 6) == 0,
         "a name's choice is the name");
@@ -152,7 +197,7 @@ churn(void)
     swap(service, random_below(20), random_below(12));
     struct atsk_pick *pick = &held[random_below(16)];
     atsk_pick_release(pick);
-    if (atsk_service_pick(service, pick) == ATSK_OK && random_below(2) == 0) {
+    if (atsk_service_choose(service, &plain, pick) == ATSK_OK && random_below(2) == 0) {
       atsk_pick_advance(pick, random_below(pick->n));
     }
   }
@@ -197,6 +242,7 @@ main(void)
 {
   random_seed();
   picking();
+  surviving();
   hostile();
   churn();
   without_memory();

@@ -384,11 +384,25 @@ main(void)
     .health_path_len      = 8,
     .trusted              = {{.addr = {10, 1}, .family = 4, .bits = 16}, {.addr = {0xfd}, .family = 6, .bits = 8}},
     .n_trusted            = 2,
-    .connect_timeout_ms   = 1234,
     .cache                = true,
     .reject_encoded_slash = true,
     .allow_loopback_names = true,
   };
+  const struct atsk_default_numbers numbers = {
+    .body_max           = UINT64_C(1) << 40,
+    .connect_ms         = 1234,
+    .read_ms            = 2345,
+    .send_ms            = 3456,
+    .request_ms         = 4567,
+    .retry_tries        = 2,
+    .retry_ms           = 5678,
+    .retry_percent      = 67,
+    .load_balance       = ATSK_BALANCE_HASH,
+    .health_failures    = 7,
+    .health_ejection_ms = 8901,
+    .health_panic       = 91,
+  };
+  REQUIRE(atsk_defaults_of(&numbers, &settings.defaults) == ATSK_OK, "defaults");
   comes_back(false);
   comes_back(true);
   hostile();

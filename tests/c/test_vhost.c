@@ -106,8 +106,8 @@ spoilt_fields(void)
   free((void *)(uintptr_t)good.ptr);
   size_t node = header.nodes_off, rule = header.rules_off, backend = header.backends_off;
   spoilt_header(HEADER(magic), 0, ATSK_E_LAYOUT);
-  spoilt_header(HEADER(version), 2u | 64u << 16, ATSK_E_LAYOUT);
-  spoilt_header(HEADER(version), 1u | 72u << 16, ATSK_E_LAYOUT);
+  spoilt_header(HEADER(version), (ATSK_BLOB_VERSION + 1u) | 64u << 16, ATSK_E_LAYOUT);
+  spoilt_header(HEADER(version), ATSK_BLOB_VERSION | 72u << 16, ATSK_E_LAYOUT);
   spoilt_header(HEADER(total_size), header.total_size - 8, ATSK_E_LAYOUT);
   spoilt_header(HEADER(total_size), header.total_size + 8, ATSK_E_TRUNCATED);
   spoilt_header(HEADER(total_size), header.total_size - 1, ATSK_E_LAYOUT);
@@ -152,7 +152,7 @@ spoilt_fields(void)
   spoilt(rule + offsetof(struct atsk_blob_rule, first_backend), header.n_backends, ATSK_E_TRUNCATED, "first_backend");
   spoilt(rule + offsetof(struct atsk_blob_rule, n_backends), UINT32_MAX, ATSK_E_TRUNCATED, "n_backends");
   spoilt(rule + offsetof(struct atsk_blob_rule, n_backends), 0, ATSK_E_RANGE, "forward without backends");
-  spoilt(rule + offsetof(struct atsk_blob_rule, n_policies), 1, ATSK_E_LAYOUT, "n_policies");
+  spoilt(rule + offsetof(struct atsk_blob_rule, n_policies), 1, ATSK_E_TRUNCATED, "n_policies");
   spoilt(rule + offsetof(struct atsk_blob_rule, first_policy), 1, ATSK_E_LAYOUT, "first_policy");
   spoilt(rule + offsetof(struct atsk_blob_rule, n_conditions), 1, ATSK_E_LAYOUT, "n_conditions");
   spoilt(rule + offsetof(struct atsk_blob_rule, first_condition), 1, ATSK_E_LAYOUT, "first_condition");

@@ -20,7 +20,7 @@ from tests.harness.kubeapi import JsonObject
 from tests.harness.podnet import NODE_IP, PodNet
 
 MANDATORY = ("ingresses.networking.k8s.io", "services", "endpointslices.discovery.k8s.io")
-OPTIONAL = ("ingressclasses.networking.k8s.io", "secrets", "namespaces")
+OPTIONAL = ("ingressclasses.networking.k8s.io", "secrets", "namespaces", "configmaps")
 # How long a change may take to be seen: the endpointslice controller's share is most of it (up to 10 s after a failure of its own).
 SEEN_TIMEOUT_S = 30.0
 REMOVED_TIMEOUT_S = 75.0  # after an outage each kind waits up to a minute before it asks again

@@ -159,7 +159,7 @@ def test_one_namespace_needs_rights_in_that_one_alone(build: Build, cluster: Clu
     cluster.pods("app", [ip])
     for one in (cluster, other):
         one.create(one.service("app"), one.ingress("site", {one.host(): [path("app")]}))
-    options = [f"--watch-namespaces={cluster.namespace}"]
+    options = [f"--watch-namespaces={cluster.namespace}", f"--pod-namespace={cluster.namespace}"]
     with (
         cluster.backends("app", [ip]),
         watching(build, cluster.net, plane, token=plane.token("narrow"), plugin_options=options) as ats,

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -217,6 +218,25 @@ class ControlPlane:
         self._etcd_call("/v3/kv/put", {"key": key, "value": value})
         self._etcd_call("/v3/kv/compaction", {"revision": str(revision), "physical": True})
         return revision
+
+    def checkpoint(self) -> None:
+        """Keep etcd's data as it is now, for go_back(); API server and etcd stop for it, and are ready again."""
+        self.kill_api_server()
+        self.etcd.stop()
+        kept = self._directory / "etcd.kept"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self._directory / "etcd", kept)
+        self._start_etcd()
+        self.start_api_server()
+
+    def go_back(self) -> None:
+        """Restore what checkpoint() kept, as an operator does from a backup: resourceVersions go back, later objects are gone."""
+        self.kill_api_server()
+        self.etcd.kill()
+        shutil.rmtree(self._directory / "etcd")
+        shutil.copytree(self._directory / "etcd.kept", self._directory / "etcd")
+        self._start_etcd()
+        self.start_api_server()
 
     def kubectl(self, *arguments: str, text: str = "", timeout_s: float = 60.0) -> str:
         """Run kubectl as the administrator, with `text` as its stdin, and return its output.

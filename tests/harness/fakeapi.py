@@ -16,6 +16,7 @@ Nothing sleeps: waiting is on conditions, and `close` wakes whatever is held.  O
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import socket
 import ssl
@@ -40,6 +41,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
     at: float  # time.monotonic
+    body: bytes = b""
 
     @property
     def is_watch(self) -> bool:
@@ -215,6 +217,19 @@ class FakeApi:
             collection.history.clear()
             collection.compacted = self.version
 
+    def backup(self) -> tuple[int, dict[str, Collection]]:
+        """What `restore` goes back to."""
+        with self._changed:
+            return self.version, copy.deepcopy(self.collections)
+
+    def restore(self, backup: tuple[int, dict[str, Collection]]) -> None:
+        """An older state, as an etcd restored from a backup has it, under an API server that was started again for it."""
+        with self._changed:
+            self.version, collections = backup[0], copy.deepcopy(backup[1])
+            self.collections = defaultdict(Collection, collections)
+            self._changed.notify_all()
+        self.cut()
+
     def script(self, path: str, *answers: Answer) -> None:
         """Answer the next requests for `path` like this."""
         with self._changed:
@@ -315,7 +330,8 @@ class FakeApi:
                     headers[name.strip().lower()] = value.strip()
                 url = urlsplit(target)
                 query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-                yield Request(method, url.path, query, headers, time.monotonic())
+                body = stream.read(int(headers.get("content-length", "0")))
+                yield Request(method, url.path, query, headers, time.monotonic(), body)
 
     def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -391,7 +407,7 @@ class FakeApi:
                 if not news and not self._closing and now < ends and now - bookmarked < self.bookmark_s:
                     self._changed.wait(min(ends - now, self.bookmark_s - (now - bookmarked)))
                     continue
-                if self._closing:
+                if self._closing or self.collections[exchange.request.path] is not collection:
                     raise Gone
             for version, kind, obj in news:
                 exchange.event(kind, obj)

@@ -47,6 +47,7 @@ class Result:
     told: Sequence[Mapping[str, Any]] = field(repr=False)  # the first failures, one by one
     elapsed_s: float
     final: bool = False
+    n_going_away: int = 0  # WebSockets that the pod ended in order
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0

@@ -36,12 +36,18 @@ class FailureError(Exception):
         self.what, self.detail = what, detail
 
 
+class GoingAwayError(Exception):
+    """The other side ended the connection in order before it took the request, which is sent again: a WebSocket by its Close frame
+    (RFC 6455 section 7.4.1, 1001), HTTP/2 by GOAWAY (RFC 9113 section 6.8)."""
+
+
 @dataclasses.dataclass(slots=True)
 class Tally:
     """What happened so far."""
 
     n_ok: int = 0
     n_connections: int = 0
+    n_going_away: int = 0
     failures: dict[str, int] = dataclasses.field(default_factory=dict)
     told: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     latencies_ms: list[float] = dataclasses.field(default_factory=list)
@@ -63,6 +69,7 @@ class Tally:
         said: dict[str, Any] = {
             "n_ok": self.n_ok,
             "n_connections": self.n_connections,
+            "n_going_away": self.n_going_away,
             "failures": self.failures,
             "told": self.told if final else self.told[:FAILURES_MEANWHILE_MAX],
             "elapsed_s": round(time.monotonic() - self.started_s, 3),
@@ -108,6 +115,11 @@ class Client(abc.ABC):
                         await self._connect(request)
                         n_on_connection = 0
                     is_kept = await self.exchange(request)
+            except GoingAwayError:
+                self._tally.n_going_away += 1
+                self.close()
+                number -= 1
+                continue
             except TimeoutError:
                 self._failed(FailureError("timeout", f"no whole answer within {self._plan['timeout_s']} s"), request)
             except FailureError as failure:
@@ -216,7 +228,24 @@ class Http2Client(Client):
             raise FailureError("handshake", "h2 was not selected")
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()
+        self._unparsed = b""
+        self._last_stream: int | None = None
         self._writer.write(self._h2.data_to_send())
+
+    def _without_goaway(self, data: bytes) -> bytes:
+        """The whole frames that have come, but GOAWAY: h2 takes it for the end of everything, and RFC 9113 section 6.8 does not."""
+        self._unparsed += data
+        taken = b""
+        while len(self._unparsed) >= 9:
+            size = 9 + int.from_bytes(self._unparsed[:3], "big")
+            if len(self._unparsed) < size:
+                break
+            frame, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            if frame[3] == 7 and frame[13:17] == bytes(4):  # NO_ERROR: a server that ends in order
+                self._last_stream = int.from_bytes(frame[9:13], "big") & 0x7FFFFFFF
+            else:
+                taken += frame
+        return taken
 
     async def exchange(self, request: dict[str, Any]) -> bool:
         import h2.events
@@ -232,6 +261,11 @@ class Http2Client(Client):
             data = await self._reader.read(1 << 16)
             if not data:
                 raise FailureError("closed", "in the middle of a stream")
+            data = self._without_goaway(data)
+            if self._last_stream is not None:
+                if self._last_stream < stream:  # the server says that it has not seen this stream, and never will
+                    raise GoingAwayError
+                is_kept = False
             try:
                 events = self._h2.receive_data(data)
             except h2.exceptions.ProtocolError as error:
@@ -278,6 +312,9 @@ class WebSocketClient(Client):
             echoed = await self._reader.readexactly(head[1] & 0x7F)
         except asyncio.IncompleteReadError:
             raise FailureError("closed", "the WebSocket ended") from None
+        if head[0] & 0x0F == 8 and echoed[:2] == struct.pack("!H", 1001):
+            self._writer.write(struct.pack("!BB", 0x88, 0x80 | len(echoed)) + bytes(4) + echoed)  # masked by zeros
+            raise GoingAwayError
         if (head[0] & 0x0F, echoed) != (2, payload):
             raise FailureError("malformed", f"opcode {head[0] & 0x0F}, {len(echoed)} bytes")
         return True

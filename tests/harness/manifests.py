@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 Json = dict[str, object]
 
 NAMESPACE = "test"
+ANNOTATION_PREFIX = "ats.ingress.kubernetes.io"
 
 
 def metadata(name: str, namespace: str | None = NAMESPACE, *, labels: Mapping[str, str] | None = None) -> Json:
@@ -33,6 +34,7 @@ def ingress(
     namespace: str = NAMESPACE,
     tls: Mapping[str, Sequence[str]] | None = None,
     default_backend: str | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> Json:
     """Return an Ingress of our class.
 
@@ -42,6 +44,7 @@ def ingress(
         namespace: metadata.namespace.
         tls: Secret name -> hosts.
         default_backend: a Service, port 80.
+        annotations: metadata.annotations; a name without a prefix is ours.
     """
     spec: Json = {"ingressClassName": "atsk8s"}
     spec["rules"] = [{**({"host": host} if host else {}), "http": {"paths": list(paths)}} for host, paths in rules.items()]
@@ -49,7 +52,10 @@ def ingress(
         spec["tls"] = [{"secretName": secret, "hosts": list(hosts)} for secret, hosts in tls.items()]
     if default_backend:
         spec["defaultBackend"] = {"service": {"name": default_backend, "port": {"number": 80}}}
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata(name, namespace), "spec": spec}
+    about = metadata(name, namespace)
+    if annotations:
+        about["annotations"] = {key if "/" in key else f"{ANNOTATION_PREFIX}/{key}": value for key, value in annotations.items()}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": about, "spec": spec}
 
 
 def service(name: str, *, namespace: str = NAMESPACE, external_name: str | None = None, port: int = 80) -> Json:

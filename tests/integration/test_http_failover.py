@@ -85,9 +85,14 @@ def server_options(hosts_file: str) -> Options:
     """Short time limits, ExternalNames allowed and resolved by a file."""
     return Options(
         address=NODE_IP,
-        plugin_options=[f"--connect-timeout-ms={int(CONNECT_TIMEOUT_S * 1000)}", "--allow-external-names=true"],
+        plugin_options=[
+            f"--connect-timeout-ms={int(CONNECT_TIMEOUT_S * 1000)}",
+            f"--read-timeout-ms={int(ANSWER_TIMEOUT_S * 1000)}",
+            "--retry-tries=4",
+            "--health-max-failures=0",  # each pod stays a choice, however often it has failed
+            "--allow-external-names=true",
+        ],
         records={
-            "proxy.config.http.transaction_no_activity_timeout_out": int(ANSWER_TIMEOUT_S),
             "proxy.config.hostdb.host_file.path": hosts_file,
         },
     )

@@ -3,15 +3,23 @@
 From the bottom up; a file includes its own layer's headers only where a line below says so:
 
     atsk_format, atsk_base, retire, siphash, id_map
-    request, vhost
-    trie_nodes
+    request, policies, affinity, endpoint_layout
+    vhost, health
+    trie_nodes, balance
+    endpoint_set
     trie, endpoints, certificates
     records
     places
     publish
     match
+    retry_budget, client_limits, grpc, timeouts
+    treatment
+    defaults
     stats, controller
-    txn, tls and their parts | state, bridge | options, host, pyhost
+    client
+    admission
+    preference | decision | attempts, deadlines, body_count
+    txn, tls and their other parts | state, bridge | options, host, pyhost
     kubernetes_remap, kubernetes_ssl
 """
 
@@ -35,32 +43,61 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "id_map": _BASE,
     "retire": _BASE,
     "request": _BASE,
-    "vhost": _BASE,
+    "policies": _BASE,
+    "vhost": (*_BASE, "policies"),
     "trie_nodes": (*_BASE, "siphash"),
     "trie": (*_BASE, "retire", "siphash", "trie_nodes"),
-    "endpoints": (*_BASE, "retire", "vhost"),
+    # Services: what they are in memory, which their rooms share; who is left out, who is chosen; sets; picks.
+    "endpoint_layout": (*_BASE, "retire"),
+    "affinity": (*_BASE, "siphash"),
+    "affinity_key": (*_BASE, "affinity", "siphash"),
+    "health": (*_BASE, "endpoint_layout"),
+    "balance": (*_BASE, "endpoint_layout", "health", "siphash"),
+    "endpoint_set": (*_BASE, "affinity", "balance", "endpoint_layout", "retire"),
+    "endpoints": (*_BASE, "balance", "endpoint_layout", "endpoint_set", "health", "retire"),
     "certificates": (*_BASE, "retire"),
     "records": (*_BASE, "certificates", "endpoints", "id_map", "retire"),
     "places": (*_BASE, "certificates", "endpoints", "records", "retire", "trie", "vhost"),
     "publish": (*_BASE, "certificates", "endpoints", "places", "records", "request", "retire", "trie", "vhost"),
     "match": (*_BASE, "certificates", "endpoints", "publish", "request", "trie", "vhost"),
     "stats": ("atsk_base",),
+    # What a rule says beyond where its requests go, as values; no host, no Python.
+    "timeouts": _BASE,
+    "retry_budget": ("atsk_base",),
+    "client_limits": (*_BASE, "siphash"),
+    "grpc": ("atsk_base",),
+    "treatment": (*_BASE, "policies", "timeouts"),
+    "defaults": (*_BASE, "health", "retry_budget", "treatment"),
     # The controller's side of the core: its header is what hooks may ask, its .c is the bridge's.
-    "controller": (*_BASE, "bridge", "publish"),
+    "controller": (*_BASE, "bridge", "defaults", "publish"),
+    "client": (*_BASE, "client_limits", "controller"),
     "ats": (),
-    "respond": ("ats", "atsk_base"),
+    "respond": ("ats", "atsk_base", "grpc"),
     "incoming": ("ats", "atsk_base", "request"),
     "cache_key": ("ats", "atsk_base", "incoming"),
     "forwarded": ("ats", *_BASE, "controller", "incoming"),
     "next_hop": ("ats", "atsk_base", "endpoints"),
-    "txn": (*_TABLE, "ats", "cache_key", "controller", "forwarded", "incoming", "next_hop", "respond", "stats"),
+    "deadlines": ("ats", "atsk_base", "timeouts"),
+    "body_count": ("ats", "atsk_base"),
+    "admission": ("ats", *_BASE, "client", "client_limits", "controller", "grpc", "stats"),
+    "preference": ("ats", *_BASE, "admission", "affinity", "balance", "controller", "incoming", "policies", "vhost"),
+    "attempts": ("ats", *_BASE, "controller", "deadlines", "endpoints", "next_hop", "respond", "retry_budget", "stats", "treatment"),
+    "decision": (
+        *(*_TABLE, "ats", "admission", "client_limits", "controller", "deadlines", "incoming"),
+        *("policies", "preference", "respond", "stats", "treatment"),
+    ),
+    "txn": (
+        *("ats", "atsk_base", "attempts", "body_count", "cache_key", "client_limits", "controller", "deadlines", "decision"),
+        *("forwarded", "incoming", "next_hop", "preference", "publish", "respond", "stats"),
+    ),
     "tls": (*_TABLE, "ats", "controller", "stats"),
     # The last good state beside commits: no host, no Python.
-    "state_format": _BASE,
+    "state_format": (*_BASE, "defaults"),
     "state": (*_TABLE, "controller", "siphash", "state_format"),
     "state_save": (*_TABLE, "controller", "id_map", "siphash", "state", "state_format"),
-    "bridge": (*_TABLE, "controller", "state", "stats"),
+    "bridge": (*_TABLE, "ats_records", "controller", "state", "stats"),
     "options": ("atsk_base", "siphash"),
+    "ats_records": ("atsk_base",),
     # The host side of the controller: the process, its log, its records, its drain.
     "host": ("atsk_base", "ats", "controller", "tls", "txn"),
     "pyhost": ("atsk_base", "ats", "bridge", "controller", "host", "options", "publish", "state"),
@@ -75,7 +112,20 @@ KEEPERS: dict[str, frozenset[str]] = {
     "ts/": frozenset({"ats.h"}),
     "urcu": frozenset({"publish.c", "endpoints.c", "certificates.c"}),
     "stdatomic.h": frozenset(
-        {"publish.c", "endpoints.c", "certificates.c", "stats.c", "controller.c", "bridge.c", "pyhost.c", "host.c"}
+        {
+            "publish.c",
+            "endpoint_layout.h",
+            "endpoint_set.c",
+            "endpoints.c",
+            "certificates.c",
+            "stats.c",
+            "controller.c",
+            "bridge.c",
+            "pyhost.c",
+            "host.c",
+            "retry_budget.c",
+            "client_limits.c",
+        }
     ),
 }
 

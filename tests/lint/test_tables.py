@@ -8,23 +8,33 @@ from pathlib import Path
 import pytest
 
 from atsk8s import config, metrics
+from atsk8s.cluster_settings import keys
+from atsk8s.model import annotations
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
-BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("options.md", config.options_table()), ("metrics.md", metrics.metrics_table())], ids=["options", "metrics"]
+    ("name", "what", "table"),
+    [
+        ("options.md", "", config.options_table()),
+        ("metrics.md", "", metrics.metrics_table()),
+        ("configmap.md", "keys: ", keys.keys_table()),
+        ("configmap.md", "records: ", keys.records_table()),
+        *(("annotations.md", f"{scope}: ", annotations.annotations_table(scope)) for scope in annotations.Scope),
+    ],
+    ids=["options", "metrics", "configmap-keys", "configmap-records", *(f"annotations-{scope}" for scope in annotations.Scope)],
 )
-def test_document_holds_the_table_of_the_code(name: str, table: str, pytestconfig: pytest.Config) -> None:
+def test_document_holds_the_table_of_the_code(name: str, what: str, table: str, pytestconfig: pytest.Config) -> None:
     """`build.py lint -- --update` writes the table between the two marks."""
     path = DOCS / name
+    begin_mark, end_mark = f"<!-- generated: {what}begin -->\n", f"<!-- generated: {what}end -->\n"
     content = path.read_text(encoding="utf-8")
-    before, _, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert end, f"docs/{name}: lacks the lines {BEGIN.strip()} and {END.strip()}"
-    fresh = f"{before}{BEGIN}{table}{END}{after}"
+    before, _, rest = content.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
+    assert end, f"docs/{name}: lacks the lines {begin_mark.strip()} and {end_mark.strip()}"
+    fresh = f"{before}{begin_mark}{table}{end_mark}{after}"
     if pytestconfig.getoption("--update") and fresh != content:
         path.write_text(fresh, encoding="utf-8")
         content = fresh

@@ -1,4 +1,4 @@
-"""The C core's pure files, vhost.c and request.c, called from Python.
+"""The C core's pure files, vhost.c, policies.c and request.c, called from Python.
 
 Built with checks that trap: a shift, an overflow or an index out of bounds ends the process, which no test can overlook.
 """
@@ -18,7 +18,7 @@ from deploy import prerequisites
 
 ATSK_OK: Final = 0
 _PLUGIN_C: Final = prerequisites.CHECKOUT / "plugin_c"
-_SOURCES: Final = ("vhost.c", "request.c")
+_SOURCES: Final = ("vhost.c", "policies.c", "request.c")
 _FLAGS: Final = ("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 
 # Structs by value across the boundary are wrapped: their layout is C's business.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from ipaddress import IPv4Network, IPv6Network
+from operator import or_
 from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from atsk8s.api.core import Secret, SecretBytes, Service, ServicePort, ServiceSpec
 from atsk8s.api.discovery import Endpoint as SliceEndpoint
-from atsk8s.api.discovery import EndpointConditions, EndpointPort, EndpointSlice
+from atsk8s.api.discovery import EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone
 from atsk8s.api.meta import KubeObject, ObjectKey, ObjectMeta
 from atsk8s.api.networking import (
     HTTPIngressPath,
@@ -26,8 +29,10 @@ from atsk8s.api.networking import (
     TypedLocalObjectReference,
 )
 from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
-from atsk8s.model import ir
+from atsk8s.model import ir, policies
+from atsk8s.model.annotations import ANNOTATIONS, OURS, Scope
 from atsk8s.model.precedence import rule_order
+from atsk8s.values import TIMEOUT_MS_MAX, TRIES_MAX
 from tests.property.pairs import pairs
 
 T = TypeVar("T")
@@ -89,8 +94,35 @@ class Drain:
 Step = Put | Delete | Drain
 
 
-def meta(names: st.SearchStrategy[str], namespaces: st.SearchStrategy[str] = NAMESPACES) -> st.SearchStrategy[ObjectMeta]:
-    return st.builds(ObjectMeta, name=names, namespace=namespaces, created_s=CREATED_S)
+_NO_ANNOTATIONS: st.SearchStrategy[dict[str, str]] = st.just({})
+
+
+def meta(
+    names: st.SearchStrategy[str],
+    namespaces: st.SearchStrategy[str] = NAMESPACES,
+    annotations: st.SearchStrategy[dict[str, str]] = _NO_ANNOTATIONS,
+) -> st.SearchStrategy[ObjectMeta]:
+    return st.builds(ObjectMeta, name=names, namespace=namespaces, created_s=CREATED_S, annotations=annotations)
+
+
+# Good ones mostly, a few that are none, and one that splits what leads to the Services "s" and "t".
+_INGRESS_ANNOTATIONS = (
+    (OURS + "load-balance", ("random", "hash", "loud")),
+    ("nginx.ingress.kubernetes.io/upstream-hash-by", ("$request_uri", "$http_x_user")),
+    (OURS + "affinity", ("cookie",)),
+    (OURS + "service-weights", ("s=3 t=1", "s=0 t=1", "s", "t=2")),
+    (OURS + "read-timeout", ("1h", "0", "soon")),
+    (OURS + "limit-rps", ("5", "6", "many")),
+    ("nginx.ingress.kubernetes.io/proxy-body-size", ("8m",)),
+    (OURS + "nonsense", ("1",)),
+)
+_said = st.one_of([st.tuples(st.just(name), st.sampled_from(values)) for name, values in _INGRESS_ANNOTATIONS])
+ingress_annotations = weighted((2, _NO_ANNOTATIONS), (1, st.lists(_said, max_size=4).map(dict)))
+service_annotations = st.dictionaries(
+    st.sampled_from((OURS + "health-check-path", OURS + "health-max-failures", OURS + "limit-rps")),
+    st.sampled_from(("/up", "3", "x")),
+    max_size=2,
+)
 
 
 backend_ports = st.sampled_from(
@@ -115,7 +147,7 @@ ingress_rules = st.builds(
 ingress_tls = st.builds(IngressTLS, hosts=st.lists(HOSTS, max_size=2).map(tuple), secret_name=SECRET_NAMES)
 ingresses = st.builds(
     Ingress,
-    metadata=meta(NAMES),
+    metadata=meta(NAMES, annotations=ingress_annotations),
     spec=st.builds(
         IngressSpec,
         ingress_class_name=CLASS_NAMES,
@@ -133,12 +165,12 @@ ingress_classes = st.builds(
     st.sampled_from((CONTROLLER_NAME, "example/other")),
     st.booleans(),
 )
-_GOOD_PORTS = (ServicePort(port=80, name="http"), ServicePort(port=81, name="admin"))
+_GOOD_PORTS = (ServicePort(port=80, name="http"), ServicePort(port=81, name="admin", app_protocol="grpc"))
 service_ports = st.builds(ServicePort, port=PORTS, name=PORT_NAMES, protocol=st.sampled_from(("TCP", "TCP", "UDP")))
 _EXTERNAL_NAMES = st.sampled_from(("o.example", "127.0.0.1", "10.9.9.9"))
 services = st.builds(
     Service,
-    metadata=meta(SERVICE_NAMES),
+    metadata=meta(SERVICE_NAMES, annotations=service_annotations),
     spec=weighted(
         (3, st.just(ServiceSpec(ports=_GOOD_PORTS))),
         (1, st.builds(ServiceSpec, ports=st.lists(service_ports, max_size=2).map(tuple))),
@@ -151,7 +183,17 @@ slice_endpoints = st.builds(
     addresses=st.lists(st.sampled_from((*_GOOD_ADDRESSES * 3, "127.0.0.1", "2001:db8::1", "junk")), min_size=1, max_size=2).map(
         tuple
     ),
-    conditions=st.builds(EndpointConditions, ready=st.sampled_from((True, True, False, None))),
+    conditions=st.builds(
+        EndpointConditions,
+        ready=st.sampled_from((True, True, False, None)),
+        serving=st.sampled_from((True, None)),
+        terminating=st.sampled_from((True, False, None)),
+    ),
+    hints=weighted(
+        (1, st.none()),
+        (2, st.sampled_from(("z", "other")).map(lambda zone: EndpointHints(for_zones=(ForZone(name=zone),)))),
+        (1, st.sampled_from(("n", "other")).map(lambda node: EndpointHints(for_nodes=(ForNode(name=node),)))),
+    ),
 )
 slice_ports = st.builds(EndpointPort, name=PORT_NAMES, port=st.sampled_from((8080, 8081, None)))
 endpoint_slices = st.builds(
@@ -286,9 +328,27 @@ _any_path = st.builds(
     path_type=weighted((9, PATH_TYPES), (1, any_text)),
     backend=weighted((1, _any_backend), (1, service_backends)),
 )
+_VALUE_PIECES = (
+    "0", "1", "8", "101", "99999999999999999999", "-1", "1.5", " ", ",", "=", ":", ";", "\t", "\n", "\0", "/", "é", "\u0661", "k",
+    "m", "ms", "h", "s=1", "t=2", "hash", "cookie", "header:", "cookie:", "$http_", "$cookie_", "$uri", "off", "connect", "timeout",
+    "http_503", "503", "error", "true", "None", "10.0.0.0/8", "10.0.0.1", "::/0", "fe80::1%eth0", "X-User",
+)  # fmt: skip
+
+
+def hostile_annotations(scope: Scope) -> st.SearchStrategy[dict[str, str]]:
+    """Any text under every name that is read, and under names that are none."""
+    names = [name for row in ANNOTATIONS if row.scope is scope for name in (OURS + row.name, *(a.name for a in row.aliases))]
+    pieces = st.lists(st.sampled_from(_VALUE_PIECES), max_size=6).map("".join)
+    return st.dictionaries(
+        weighted((9, st.sampled_from(names)), (1, any_text.map(lambda text: OURS + text))),
+        weighted((3, pieces), (1, any_text)),
+        max_size=5,
+    )
+
+
 hostile_ingresses = st.builds(
     Ingress,
-    metadata=meta(NAMES),
+    metadata=meta(NAMES, annotations=hostile_annotations(Scope.INGRESS)),
     spec=st.builds(
         IngressSpec,
         ingress_class_name=st.just("atsk8s"),
@@ -308,14 +368,14 @@ hostile_ingresses = st.builds(
 )
 hostile_services = st.builds(
     Service,
-    metadata=meta(SERVICE_NAMES),
+    metadata=meta(SERVICE_NAMES, annotations=hostile_annotations(Scope.SERVICE)),
     spec=st.builds(
         ServiceSpec,
         type=st.one_of(st.sampled_from(("ClusterIP", "ExternalName", "ExternalName")), any_text),
         external_name=any_text,
-        ports=st.lists(st.builds(ServicePort, port=PORTS, name=any_text, protocol=any_text | st.just("TCP")), max_size=3).map(
-            tuple
-        ),
+        ports=st.lists(
+            st.builds(ServicePort, port=PORTS, name=any_text, protocol=any_text | st.just("TCP"), app_protocol=any_text), max_size=3
+        ).map(tuple),
     ),
 )
 hostile_slices = st.builds(
@@ -353,6 +413,8 @@ settings = st.builds(
     default_backend=st.none() | st.tuples(NAMESPACES, SERVICE_NAMES, PORTS),
     default_certificate=st.none() | st.tuples(NAMESPACES, SECRET_NAMES),
     ignore_namespaces=st.sampled_from(((), (), (), ("a-b",))),
+    zone=st.sampled_from(("", "z")),
+    node_name=st.sampled_from(("", "n")),
 )
 
 # --- the intermediate representation ----------------
@@ -370,6 +432,81 @@ host_keys = st.one_of(
     st.builds(ir.HostKey, place=st.sampled_from((ir.Place.NO_HOST, ir.Place.FALLBACK))),
 )
 ir_backends = st.lists(st.builds(ir.Backend, service=service_keys, weight=st.integers(1, 100)), max_size=3).map(tuple)
+
+
+# --- policies: everything that a blob can hold
+
+_bounded = st.sampled_from((0, 1, 1000, 2**31))
+_maybe_ms = st.none() | st.integers(0, TIMEOUT_MS_MAX)
+_tokens = st.sampled_from(("x-user", "a", "x" * 128, "!#$%&'*+-.^_`|~0"))
+_balances = st.one_of(
+    st.builds(policies.Balance, algorithm=st.sampled_from([a for a in policies.Algorithm if a is not policies.Algorithm.HASH])),
+    st.builds(
+        policies.Balance,
+        algorithm=st.just(policies.Algorithm.HASH),
+        hash_source=st.sampled_from((policies.HashSource.ADDRESS, policies.HashSource.URI)),
+        load_percent=st.sampled_from((0, 101, 125, 1000)),
+    ),
+    st.builds(
+        policies.Balance,
+        algorithm=st.just(policies.Algorithm.HASH),
+        hash_source=st.sampled_from((policies.HashSource.HEADER, policies.HashSource.COOKIE)),
+        name=_tokens,
+        load_percent=st.sampled_from((0, 1000)),
+    ),
+)
+_affinities = st.builds(
+    policies.Affinity,
+    name=_tokens,
+    attributes=st.sampled_from(("", "; Path=/", "; Path=/; HttpOnly; SameSite=Lax", "~" * 1024)),
+    secure=st.sampled_from(policies.CookieSecure),
+)
+_causes = st.sets(st.sampled_from([bit for bit in policies.RetryOn if bit is not policies.RetryOn.STATUS])).map(
+    lambda bits: reduce(or_, bits, policies.RetryOn.GIVEN)
+)
+_retries = st.one_of(
+    st.builds(
+        policies.Retry,
+        on=st.just(policies.NOT_GIVEN) | _causes,
+        tries=st.none() | st.integers(1, TRIES_MAX),
+        time_ms=_maybe_ms,
+    ),
+    st.builds(
+        policies.Retry,
+        on=_causes.map(lambda bits: bits | policies.RetryOn.STATUS),
+        statuses=st.sets(st.sampled_from((404, 429, *range(500, 520))), min_size=1, max_size=8).map(lambda s: tuple(sorted(s))),
+    ),
+)
+_timeouts = st.builds(
+    policies.Timeouts, connect_ms=st.none() | st.integers(1, 600_000), read_ms=_maybe_ms, send_ms=_maybe_ms, request_ms=_maybe_ms
+)
+_networks = st.one_of(
+    st.builds(lambda addr, bits: IPv4Network((addr, bits), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32)),
+    st.builds(lambda addr, bits: IPv6Network((addr, bits), strict=False), st.integers(0, 2**128 - 1), st.integers(0, 128)),
+)
+_limits = st.builds(
+    lambda client_rate, client_burst, total_rate, total_burst, **fields: policies.Limits(
+        client_rate_milli=client_rate,
+        client_burst=client_burst if client_rate else 0,
+        total_rate_milli=total_rate,
+        total_burst=total_burst if total_rate else 0,
+        **fields,
+    ),
+    _bounded,
+    st.integers(1, 2**32 - 1),
+    _bounded,
+    st.integers(1, 2**32 - 1),
+    client_concurrency=_bounded,
+    total_concurrency=_bounded,
+    exempt=st.lists(_networks, max_size=3).map(tuple),
+)
+_bodies = st.builds(policies.BodyLimit, max_bytes=st.sampled_from((0, 1, 2**60, 2**64 - 1)))
+_kinds: tuple[st.SearchStrategy[policies.Policy], ...] = (_balances, _affinities, _retries, _timeouts, _limits, _bodies)
+_no_policies: st.SearchStrategy[tuple[policies.Policy, ...]] = st.just(())
+rule_policies = weighted(
+    (2, _no_policies),
+    (1, st.sets(st.integers(0, 5)).flatmap(lambda kinds: st.tuples(*(_kinds[kind] for kind in sorted(kinds))))),
+)
 
 
 def _path(segments: list[str], kind: ir.PathMatchKind, is_directory: bool) -> str:
@@ -391,6 +528,7 @@ def rules(draw: st.DrawFn) -> ir.Rule:
         path=_path(draw(st.lists(SEGMENTS, max_size=4)), kind, draw(st.booleans())),
         path_as_written=draw(st.text(st.characters(exclude_categories=("Cs",)), max_size=6)),
         backends=draw(ir_backends),
+        policies=draw(rule_policies),
     )
 
 
@@ -399,13 +537,10 @@ def vhosts(draw: st.DrawFn) -> ir.VirtualHost:
     found = draw(st.lists(rules(), max_size=12, unique_by=rule_order))
     default = draw(st.none() | rules())
     if default is not None:
-        default = ir.Rule(
-            object=default.object,
-            kind=ir.PathMatchKind.PREFIX,
-            path="/",
-            path_as_written=default.path_as_written,
-            backends=default.backends,
-        )
+        default = replace(default, kind=ir.PathMatchKind.PREFIX, path="/")
+    # Rules often have their policies in common, as those of one object do.
+    if found and draw(st.booleans()):
+        found = [replace(rule, policies=found[0].policies) for rule in found]
     return ir.VirtualHost(key=draw(host_keys), rules=tuple(sorted(found, key=rule_order)), default=default)
 
 
@@ -414,6 +549,7 @@ ir_endpoints = st.builds(
     addr=st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
     port=st.integers(1, 65535),
     weight=st.integers(1, 1000),
+    flags=st.sampled_from((ir.READY, ir.DRAINING, ir.EndpointFlags.READY, ir.EndpointFlags(7))),
 )
 
 # --- bytes of requests ----------------

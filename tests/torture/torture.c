@@ -1,6 +1,6 @@
 /* N readers and one writer over publish.c.  The writer commits without pause: virtual hosts, services, certificates, all of one
- * generation; what it replaces is retired and, in poisoned builds, overwritten.  A reader resolves hosts in a read section and
- * counts what cannot be of a published generation:
+ * generation; what it replaces is retired and, in poisoned builds, overwritten.  A reader resolves hosts in a read section, picks by every
+ * algorithm, lets attempts fail and succeed, in and after the section, and counts what cannot be of a published generation:
  *
  *   torn     one table in which two hosts are of different generations
  *   stale    a table older than one that was current before the read section began
@@ -20,6 +20,7 @@
 #define N_HOSTS 64u
 #define N_MARKED 8u /* services whose endpoints tell the generation */
 #define N_MADE 2u
+#define STABLE_MAX 20u /* endpoints of the service that all generations have */
 
 struct counts {
   uint64_t reads, torn, stale, poisoned, generations;
@@ -39,6 +40,14 @@ next_random(uint64_t *state)
   *state ^= *state << 25;
   *state ^= *state >> 27;
   return *state * UINT64_C(2685821657736338717);
+}
+
+static uint64_t
+now_ms(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + 1;
 }
 
 /* Ids that say what they are: services of generation g are g * 16 + n, all of them replaced by each commit but the stable one. */
@@ -63,6 +72,20 @@ expect(enum atsk_status st, const char *what)
   }
 }
 
+/* A stable service's endpoints: some ready, some draining, of several weights; now and then none is ready, or there are none. */
+static enum atsk_status
+stage_stable(uint64_t generation, uint32_t n)
+{
+  struct atsk_endpoint_record records[STABLE_MAX];
+  for (uint32_t i = 0; i < n; i++) {
+    records[i]        = endpoint_record((uint32_t)(generation & 7) + i, 8080); /* most of them stay from one set to the next */
+    records[i].weight = generation % 3 == 0 ? 1 + i % 4 : 1;
+    records[i].flags  = (generation + i) % 4 == 0 || generation % 11 == 0 ? ATSK_ENDPOINT_SERVING | ATSK_ENDPOINT_TERMINATING
+                                                                          : ATSK_ENDPOINT_READY | ATSK_ENDPOINT_SERVING;
+  }
+  return atsk_commit_service(1, records_span(records, n));
+}
+
 /* One generation: new services, every host a new virtual host that names them, a stable service and a certificate swapped. */
 static void
 commit_generation(uint64_t generation)
@@ -72,7 +95,7 @@ commit_generation(uint64_t generation)
   for (uint64_t n = 0; n < N_MARKED; n++) {
     expect(stage_service(service_id(generation, n), (uint32_t)(generation & 0xFFF), 1 + (uint32_t)n), "service");
   }
-  expect(stage_service(1, (uint32_t)(generation & 0xFFF), 1 + (uint32_t)(generation % 5)), "stable service");
+  expect(stage_stable(generation, (uint32_t)(generation % (STABLE_MAX + 1))), "stable service");
   const struct made *m = &made[generation % N_MADE];
   if (generation % 7 == 0) {
     expect(atsk_commit_certificate_empty(1), "certificate");
@@ -106,7 +129,7 @@ commit_small(uint64_t generation, uint64_t *random)
   uint64_t version;
   uint32_t n = (uint32_t)(next_random(random) % 5);
   expect(atsk_commit_begin(), "begin");
-  expect(stage_service(1, (uint32_t)(generation & 0xFFF), 1 + n), "stable service");
+  expect(stage_stable(generation + n, 1 + n * 3), "stable service");
   if (n == 0) {
     expect(atsk_commit_service_drop(service_id(generation, 0)), "drop");
     if (atsk_commit_publish(&version) != ATSK_E_STATE) {
@@ -134,9 +157,11 @@ writer(void *result)
 
 /* The endpoints of a pick tell the generation that its set was made in; all of one set the same. */
 static bool
-pick_is_good(struct atsk_pick *pick, uint64_t oldest)
+pick_is_good(const struct atsk_pick *pick)
 {
-  (void)oldest;
+  if (pick->n == 0 || pick->n > ATSK_TRIES_MAX || pick->current >= pick->n) {
+    return false;
+  }
   for (uint32_t c = 0; c < pick->n; c++) {
     struct atsk_endpoint_address address;
     atsk_pick_address(pick, c, &address);
@@ -145,6 +170,35 @@ pick_is_good(struct atsk_pick *pick, uint64_t oldest)
     }
   }
   return true;
+}
+
+/* A pick by any algorithm; with the tag of an endpoint that was there, that is somewhere else, or nowhere. */
+static enum atsk_status
+pick_any(struct atsk_service *service, uint64_t *random, uint64_t tag, struct atsk_pick *pick)
+{
+  const uint64_t drawn             = next_random(random);
+  const struct atsk_pick_wish wish = {.algorithm     = (uint32_t)(drawn % (ATSK_BALANCE_HASH + 1)),
+                                      .load_percent  = drawn & 64 ? 125 : 0,
+                                      .panic_percent = 50,
+                                      .has_hash      = true,
+                                      .hash          = next_random(random),
+                                      .affinity_tag  = drawn & 128 ? tag : 0,
+                                      .random        = drawn,
+                                      .now_ms        = now_ms()};
+  return atsk_service_choose(service, &wish, pick);
+}
+
+/* An attempt that fails, one that succeeds, or both; with the pick held, in a read section or not. */
+static void
+pick_live(const struct atsk_pick *pick, uint64_t *random)
+{
+  const struct atsk_health_rules rules = {.max_failures = 2, .base_ms = 1, .max_ms = 8};
+  for (uint64_t n = next_random(random) % 4; n > 0; n--) {
+    (void)atsk_pick_failed(pick, &rules, now_ms(), next_random(random));
+  }
+  if (next_random(random) % 4 == 0) {
+    (void)atsk_pick_succeeded(pick);
+  }
 }
 
 static void
@@ -172,15 +226,26 @@ read_once(uint64_t *random, struct counts *counts, struct atsk_pick *held, SSL_C
     counts->torn += seen != 0 && seen != generation_of(id);
     seen = generation_of(id);
     struct atsk_pick pick;
-    if (atsk_service_pick(service, &pick) != ATSK_OK || !pick_is_good(&pick, oldest)) {
+    struct atsk_service *picked  = next_random(random) % 2 == 0 ? service : match.vhost->services[1];
+    const struct atsk_pick *last = &held[next_random(random) % 8];
+    enum atsk_status st          = pick_any(picked, random, last->set != NULL ? atsk_pick_tag(last, last->current) : 1, &pick);
+    if (st == ATSK_MISS && picked != service) { /* there may be no endpoint */
+      continue;
+    }
+    if (st != ATSK_OK || !pick_is_good(&pick)) {
       counts->poisoned++;
     } else if (next_random(random) % 4 == 0) { /* kept beyond the read section, as a transaction does */
       struct atsk_pick *slot = &held[next_random(random) % 8];
-      counts->poisoned += slot->set != NULL && !pick_is_good(slot, 0);
+      counts->poisoned += slot->set != NULL && !pick_is_good(slot);
+      if (slot->set != NULL) {
+        pick_live(slot, random);
+      }
       atsk_pick_release(slot);
       *slot = pick;
     } else {
+      pick_live(&pick, random);
       atsk_pick_advance(&pick, pick.n - 1);
+      pick_live(&pick, random);
       atsk_pick_release(&pick);
     }
     if (next_random(random) % 64 == 0) {
@@ -216,6 +281,25 @@ reader(void *argument)
   }
   SSL_CTX_free(ctx);
   return NULL;
+}
+
+/* Requests that the stable service still counts as in flight, when there are none. */
+static uint64_t
+in_flight_left(void)
+{
+  uint64_t n                     = 0;
+  const struct atsk_table *table = atsk_read_begin();
+  struct atsk_match match =
+    atsk_match_request(table, 80, (struct atsk_str){hosts[0], strlen(hosts[0])}, (struct atsk_str){"/x", 2});
+  struct atsk_endpoints_view view;
+  atsk_service_view(match.vhost->services[1], &view);
+  for (uint32_t i = 0; i < view.n; i++) {
+    struct atsk_endpoint_health health;
+    atsk_endpoints_health(&view, i, &health);
+    n += health.in_flight;
+  }
+  atsk_read_end();
+  return n;
 }
 
 /* Takes all of the last generation away: the leak checker then sees what was not reclaimed. */
@@ -281,6 +365,7 @@ main(int argc, char **argv)
     sum.stale += readers[i].counts.stale;
     sum.poisoned += readers[i].counts.poisoned;
   }
+  sum.poisoned += in_flight_left();
   commit_nothing(generations);
   for (unsigned i = 0; i < N_MADE; i++) {
     made_free(&made[i]);

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atsk8s.config import OPTIONS, Settings, Tenancy, Token, options_table, parse_settings
+from atsk8s.config import OPTIONS, LoadBalance, Settings, Tenancy, Token, options_table, parse_settings
 from atsk8s.errors import SettingsError
 
 
@@ -40,6 +40,20 @@ def test_ingresses_without_class_are_ours_by_default_only_with_manifests() -> No
         ("--admin=off", "admin", None),
         ("--admin=[::1]:0", "admin", ("::1", 0)),
         ("--connect-timeout-ms=250", "connect_timeout_ms", 250),
+        ("--load-balance=least-request", "load_balance", LoadBalance.LEAST_REQUEST),
+        ("--retry-tries=8", "retry_tries", 8),
+        ("--retry-timeout-ms=0", "retry_timeout_ms", 0),
+        ("--retry-budget-percent=100", "retry_budget_percent", 100),
+        ("--read-timeout-ms=2592000000", "read_timeout_ms", 2_592_000_000),
+        ("--send-timeout-ms=0", "send_timeout_ms", 0),
+        ("--request-timeout-ms=1500", "request_timeout_ms", 1500),
+        ("--body-size=8M", "body_size", 8 << 20),
+        ("--session-key-file=/run/key", "session_key_file", "/run/key"),
+        ("--health-max-failures=0", "health_max_failures", 0),
+        ("--health-ejection-ms=500", "health_ejection_ms", 500),
+        ("--health-panic-percent=0", "health_panic_percent", 0),
+        ("--zone=europe-west1_b", "zone", "europe-west1_b"),
+        ("--node-name=n1.example", "node_name", "n1.example"),
     ],
 )
 def test_values(arg: str, field: str, value: object) -> None:
@@ -56,6 +70,18 @@ def test_values(arg: str, field: str, value: object) -> None:
         (["--manifests=/a", "--manifests=/b"], "--manifests is given twice, as '/a' and as '/b'"),
         (["--manifests=/a", "--kubeconfig=/b"], "--kubeconfig and --manifests exclude each other"),
         (["--tenancy=loose"], "none of shared, strict"),
+        (["--load-balance=ewma"], "none of round-robin, least-request, random, hash"),
+        (["--retry-tries=0"], "not a whole number from 1 to 8; expected N"),
+        (["--retry-tries=9"], "from 1 to 8"),
+        (["--retry-budget-percent=-1"], "from 0 to 100"),
+        (["--read-timeout-ms=2592000001"], "not a whole number of milliseconds from 0 to 2592000000"),
+        (["--request-timeout-ms=1s"], "milliseconds"),
+        (["--body-size=8mb"], "not a size such as 65536, 64k, 8m or 1g"),
+        (["--session-key-file=key"], "not an absolute path"),
+        (["--health-ejection-ms=0"], "from 1 to 600000"),
+        (["--health-panic-percent=101"], "from 0 to 100"),
+        (["--zone=a/b"], "not a name"),
+        (["--node-name="], "not a name"),
         (["--default-backend=name:80"], "not NAMESPACE/NAME"),
         (["--default-backend=ns/name"], "NAMESPACE/NAME:PORT"),
         (["--default-backend=ns/name:65536"], "port outside 1..65535"),

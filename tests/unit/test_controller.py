@@ -10,11 +10,14 @@ import pytest
 
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.config import Settings
-from atsk8s.controller import ROUTE_HOLD_S, Controller, LoadedState, RouteHold
+from atsk8s.controller import Controller, LoadedState
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Backend, Condition, HostKey, PathMatchKind, Place, Rule, ServiceKey, VirtualHost
 from atsk8s.model.state import Model
+from atsk8s.probes.rounds import EjectedReport
+from atsk8s.probes.targets import Verdict
+from atsk8s.route_hold import ROUTE_HOLD_S, RouteHold
 from atsk8s.source.interface import KindStatus, Problem
 from atsk8s.source.kinds import ENDPOINT_SLICE, INGRESS, KINDS, SERVICE, AnyKind
 from atsk8s.source.store import Listener, Rejection, Store
@@ -75,6 +78,7 @@ class FakeTable:
 
     def __init__(self) -> None:
         self.commits: list[Changes] = []
+        self.verdicts: list[Verdict] = []
         self.failures = 0
 
     def commit(self, changes: Changes) -> int | None:
@@ -85,6 +89,18 @@ class FakeTable:
             return None
         self.commits.append(changes)
         return len(self.commits)
+
+    def version(self) -> int:
+        return len(self.commits)
+
+    def probed(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+
+    def ejected(self) -> EjectedReport:
+        return EjectedReport()
+
+    def service_keys(self) -> Mapping[int, ServiceKey]:
+        return {1: SVC}
 
     def refusals(self) -> Sequence[Condition]:
         return ()

@@ -10,7 +10,7 @@ import msgspec
 
 from atsk8s.api.decode import UNDECODABLE, Decoder, identify
 from atsk8s.api.meta import K, ObjectKey, trim
-from atsk8s.api.wire import ListMeta, ListPage, RawPage
+from atsk8s.api.wire import INITIAL_EVENTS_END, ListMeta, ListPage, MetaOnly, RawPage, WatchEvent
 from atsk8s.errors import RejectError
 from atsk8s.source.kinds import Kind
 from atsk8s.source.kube.sharing import Sharing
@@ -18,6 +18,7 @@ from atsk8s.source.store import Rejection
 
 _log = logging.getLogger(__name__)
 
+_meta_decoder = msgspec.json.Decoder(MetaOnly)
 _raw_page_decoder = msgspec.json.Decoder(RawPage)
 
 
@@ -111,3 +112,17 @@ class ObjectReader(Generic[K]):
             },
         )
         return Rejection(reason=error.reason, message=error.message, resource_version=version)
+
+
+def initial_events_end(event: WatchEvent) -> str | None:
+    """The version that a bookmark ends a streamed list with; None: it ends none."""
+    try:
+        meta = _meta_decoder.decode(event.object).metadata
+    except UNDECODABLE:
+        return None
+    return meta.resource_version if meta.annotations.get(INITIAL_EVENTS_END) == "true" else None
+
+
+def is_less(a: str, b: str) -> bool:
+    """Versions compare as integers (KEP-5504); of anything else nothing is concluded."""
+    return a.isdecimal() and b.isdecimal() and len(a) < 40 and len(b) < 40 and int(a) < int(b)

@@ -12,6 +12,7 @@ class Progress:
     synced: bool = False
     settled: bool = False  # synced, or refused with 403 or 404
     reason: str = "not listed yet"
+    moved_at: float | None = None  # clock, when the thread last did anything; None: it has not started
     contact_at: float | None = None  # clock, when the server last spoke
     n_relists: int = 0  # complete lists taken in after the first
     n_events: int = 0  # without bookmarks

@@ -3,8 +3,8 @@
 One thread runs `Reflector.run`.  It lists, publishes the list in one exchange, then watches from the list's version and applies
 each event; a watch that ends is resumed from the last version seen, and only when that history is gone is the kind listed again.
 The cases below are client-go's (tools/cache/reflector.go), with three differences, each because of an observed failure:
-a version that goes backwards (a restored etcd) is noticed; a failed watch request is repeated before it leads to a relist; and a
-token bucket bounds the requests in every state.
+a version that goes backwards (a restored etcd) is noticed, and looked for whenever a connection was lost; a failed watch request
+is repeated before it leads to a relist; and a token bucket bounds the requests in every state.
 
 Nothing here gives up: each failure ends in a bounded wait and another try, while the store keeps what it has.
 """
@@ -12,6 +12,7 @@ Nothing here gives up: each failure ends in a bounded wait and another try, whil
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterator
 from typing import Generic
 
@@ -19,16 +20,18 @@ import msgspec
 
 from atsk8s.api.decode import UNDECODABLE, decode_status
 from atsk8s.api.meta import K, ObjectKey
-from atsk8s.api.wire import INITIAL_EVENTS_END, MetaOnly, Status, WatchEvent
+from atsk8s.api.wire import MetaOnly, Status, WatchEvent
 from atsk8s.errors import KubeError
 from atsk8s.source.interface import Clock, Jitter, Wait
 from atsk8s.source.kinds import Kind
+from atsk8s.source.kube.bodies import read_body
+from atsk8s.source.kube.failures import ExpiredError, NotStreamedError, RetryError
 from atsk8s.source.kube.lines import LineTooLongError, split_lines
-from atsk8s.source.kube.objects import Gathering, ObjectReader
+from atsk8s.source.kube.objects import Gathering, ObjectReader, initial_events_end, is_less
 from atsk8s.source.kube.pacing import BACKOFF_MAX_S, RETRY_AFTER_MAX_S, UNREACHABLE_MAX_S, Backoff, RequestBudget, StreamedLists
 from atsk8s.source.kube.progress import Progress
 from atsk8s.source.kube.transport import ConnectionLostError, Response, SilenceError, Transport
-from atsk8s.source.store import Rejection, Store
+from atsk8s.source.store import Rejection, Store, is_same_version
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,6 @@ MAX_PAGES = 20_000
 MAX_PAGE_BYTES = 512 * 1024 * 1024  # a server before 1.34 ignores `limit` at version "0": 20,000 slices are 58 MB
 MAX_ERROR_BYTES = 64 * 1024
 LIST_READ_TIMEOUT_S = 30.0
-PAGE_DEADLINE_S = 120.0
 
 WATCH_GRACE_S = 15.0  # a watch lives `timeoutSeconds`; silence and life both end this much later
 LONG_WATCH_S = 5.0  # one that lived this long is resumed at once when its connection breaks
@@ -51,26 +53,6 @@ STREAMED_LIST_TRIES = 3  # lost streams in a row; then pages
 
 _event_decoder = msgspec.json.Decoder(WatchEvent)
 _meta_decoder = msgspec.json.Decoder(MetaOnly)
-
-
-class _RetryError(KubeError):
-    """Wait, then go on from where we were."""
-
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class _ExpiredError(KubeError):
-    """List again; `is_quorum`: from etcd, because the version we know is of no use."""
-
-    def __init__(self, message: str, *, is_quorum: bool = False) -> None:
-        super().__init__(message)
-        self.is_quorum = is_quorum
-
-
-class _NotStreamedError(KubeError):
-    """The server does not stream lists: fetch pages."""
 
 
 class Reflector(Generic[K]):
@@ -114,25 +96,34 @@ class Reflector(Generic[K]):
         self._budget = RequestBudget(clock)
         self._needs_list = True
         self._needs_quorum = False
+        self._in_doubt = False  # whether the server still knows the version that we would watch from
+        self._went_back = False  # it does not: versions that we have may have been given anew, to something else
         self._list_at = self._list_before_at = float("-inf")  # when the last list was begun, and the one before
         self._internal_error_at: float | None = None
         self._n_streams_lost = 0
         self._opened_at: float | None = None  # of the watch that this step opened
 
     def run(self) -> None:
-        """List and watch until `wait` says to stop."""
+        """List and watch until `wait` says to stop.  Called again, after something ended it, it begins with a list."""
+        if self.progress.moved_at is not None:
+            self._needs_list = True
+            self._store.doubt()
         while not self._wait(0):
             self.step()
 
     def step(self) -> None:
         """One list or one watch, and the wait that its failure asks for.  Raises nothing."""
+        self._moved()
         delay_s = self._budget.take_s()
         if delay_s and self._wait(delay_s):
             return
         self._opened_at = None
         try:
             if not self._needs_list:
-                self._watch()
+                if self._in_doubt:
+                    self._check_version()
+                else:
+                    self._watch()
                 return
             self._list_before_at, self._list_at = self._list_at, self._clock()
             if self._streamed_lists.is_worth_a_try() and self._n_streams_lost < STREAMED_LIST_TRIES:
@@ -141,21 +132,23 @@ class Reflector(Generic[K]):
                 self._n_streams_lost = 0
                 self._list()
             return
-        except _NotStreamedError as error:
+        except NotStreamedError as error:
             self._streamed_lists.refuse()
             _log.info("lists are fetched in pages", extra={"kind": self.kind.name, "why": str(error)})
             return
-        except _ExpiredError as error:
+        except ExpiredError as error:
             # 410 to a list, or an unusable version: only a read from etcd leads on.  410 to a watch: a list "not older than" what
             # was seen is served from the API server's memory and cannot go back in time.
             self._needs_quorum = error.is_quorum or self._needs_list
             self._needs_list = True
             delay_s = self._backoff.next_s() if self._clock() - self._list_before_at < RELIST_SOON_S else 0.0
             self._failed(error)
-        except _RetryError as error:
+        except RetryError as error:
+            self._in_doubt |= error.is_outage
             delay_s = max(min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S), self._backoff.next_s())
             self._failed(error)
         except KubeError as error:
+            self._in_doubt = True
             delay_s = self._delay_after_loss(error)
             self._failed(error)
         except Exception:  # a bug of ours must not end the thread: the kind would be frozen for ever
@@ -163,6 +156,7 @@ class Reflector(Generic[K]):
             delay_s = self._backoff.next_s()
             self.progress.reason = "internal error, see the log"
             _log.exception("reflector failed", extra={"kind": self.kind.name, "namespace": self.namespace})
+        self._moved()
         if delay_s:
             self._wait(delay_s)
 
@@ -202,23 +196,24 @@ class Reflector(Generic[K]):
         code = response.status
         said = f"{self._where}: {code} {status.reason or ''} {status.message or ''}".strip()
         if code == 410 or status.is_expired:
-            return _ExpiredError(said)
+            return ExpiredError(said)
         if status.is_too_large:
-            return _ExpiredError(said, is_quorum=True)
+            return ExpiredError(said, is_quorum=True)
         if code in (400, 422) and "sendInitialEvents" in query:
-            return _NotStreamedError(said)
+            return NotStreamedError(said)
         if code == 401:
             self._transport.unauthorized()
-            return _RetryError(f"{said} (the credentials are refused: has the token expired?)", response.retry_after_s)
+            return RetryError(f"{said} (the credentials are refused: has the token expired?)", response.retry_after_s)
         if code in (403, 404):
             self._settle()
             if code == 404 and self.kind.removable:
                 self._gone()
             hint = "allow get, list and watch in RBAC" if code == 403 else "the API server does not have this kind"
-            return _RetryError(f"{said} ({hint})")
-        if status.details is not None and response.retry_after_s is None:
-            return _RetryError(said, status.details.retry_after_seconds)
-        return _RetryError(said, response.retry_after_s)
+            return RetryError(f"{said} ({hint})")
+        retry_after_s = response.retry_after_s
+        if status.details is not None and retry_after_s is None:
+            retry_after_s = status.details.retry_after_seconds
+        return RetryError(said, retry_after_s, is_outage=code >= 500)
 
     def _gone(self) -> None:
         """The kind's definition was removed, and its objects with it."""
@@ -228,15 +223,7 @@ class Reflector(Generic[K]):
         self.progress.synced = False
 
     def _body(self, response: Response, limit: int) -> bytes:
-        started, pieces, n_bytes = self._clock(), [], 0
-        for piece in response.chunks():
-            pieces.append(piece)
-            n_bytes += len(piece)
-            if n_bytes > limit:
-                raise _RetryError(f"{self._where}: an answer of more than {limit} bytes")
-            if self._clock() - started > PAGE_DEADLINE_S:
-                raise _RetryError(f"{self._where}: an answer took more than {PAGE_DEADLINE_S:g} s")
-        return b"".join(pieces)
+        return read_body(response, limit, self._clock, self._where)
 
     # Lists --------------------------------------------------------------------------------------------------------------------
 
@@ -258,7 +245,7 @@ class Reflector(Generic[K]):
             try:
                 meta = self._reader.read_page(body, gathered)
             except ValueError:
-                raise _RetryError(f"{self._where}: the answer is no list (is there a proxy between?)") from None
+                raise RetryError(f"{self._where}: the answer is no list (is there a proxy between?)") from None
             self._contact()
             if not meta.continue_:
                 self._publish(gathered, meta.resource_version)
@@ -266,15 +253,18 @@ class Reflector(Generic[K]):
             if self._wait(0):
                 return
             query = {"limit": str(PAGE_ITEMS), "continue": meta.continue_}
-        raise _RetryError(f"{self._where}: a list of more than {MAX_PAGES} pages")
+        raise RetryError(f"{self._where}: a list of more than {MAX_PAGES} pages")
 
     def _publish(self, gathered: Gathering[K], version: str) -> None:
         if version in ("", "0"):  # nothing to watch from
-            raise _RetryError(f"{self._where}: the list has no resourceVersion")
+            raise RetryError(f"{self._where}: the list has no resourceVersion")
+        went_back = self._went_back or self._is_behind(version)
         self.resource_version = version
-        self._needs_list = self._needs_quorum = False
+        self._needs_list = self._needs_quorum = self._in_doubt = self._went_back = False
         self._n_streams_lost = 0
-        self._store.replace(gathered.objects, gathered.rejected, namespace=self.namespace)
+        self._store.replace(
+            gathered.objects, gathered.rejected, namespace=self.namespace, is_same=operator.eq if went_back else is_same_version
+        )
         if self.progress.synced:
             self.progress.n_relists += 1
         self.progress.synced = True
@@ -286,6 +276,34 @@ class Reflector(Generic[K]):
     def _watch_query(self) -> tuple[dict[str, str], float]:
         watch_s = int(self._jitter(*self.kind.watch_s))
         return {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(watch_s)}, watch_s
+
+    def _check_version(self) -> None:
+        """Ask what version there is now, before a watch is resumed on a new connection.
+
+        An API server whose etcd was restored to an older state accepts a watch from a version that it has not reached, and says
+        nothing, not even in bookmarks, until it has: what was made since the backup would be routed to for ever.  A list without a
+        version is read from etcd (or is as new), and one of one object costs next to nothing.
+        """
+        response = self._get({"limit": "1"}, LIST_READ_TIMEOUT_S)
+        try:
+            version = _meta_decoder.decode(self._body(response, MAX_PAGE_BYTES)).metadata.resource_version
+        except UNDECODABLE:
+            raise RetryError(f"{self._where}: the answer is no list (is there a proxy between?)") from None
+        except ConnectionLostError as error:
+            raise RetryError(str(error)) from None
+        finally:
+            response.close()
+        if not version:
+            raise RetryError(f"{self._where}: the list has no resourceVersion")
+        if self._is_behind(version):
+            raise self._time_went_back(version)
+        self._in_doubt = False
+
+    def _time_went_back(self, version: str) -> ExpiredError:
+        self._went_back = True
+        return ExpiredError(
+            f"{self._where}: version went back from {self.resource_version} to {version} (was etcd restored?)", is_quorum=True
+        )
 
     def _watch(self) -> None:
         """Apply events until the stream ends.  Returning means: it ended as it should, watch again at once."""
@@ -301,7 +319,8 @@ class Reflector(Generic[K]):
         finally:
             response.close()
         if is_empty and self._clock() - started < SHORT_WATCH_S:
-            raise _RetryError(f"{self._where}: the watch ended at once, without an event")
+            raise RetryError(f"{self._where}: the watch ended at once, without an event")
+        self._in_doubt = is_empty  # not so much as a bookmark: see `_check_version`
 
     def _watch_list(self) -> None:
         """A list as a stream: ADDED for every object, then a bookmark that says so, then the watch goes on in the same stream.
@@ -322,16 +341,16 @@ class Reflector(Generic[K]):
                 if gathered is None:
                     self._apply(event)
                 elif self._clock() - started > STREAMED_LIST_DEADLINE_S:
-                    raise _NotStreamedError(f"a streamed list did not end within {STREAMED_LIST_DEADLINE_S:g} s")
+                    raise NotStreamedError(f"a streamed list did not end within {STREAMED_LIST_DEADLINE_S:g} s")
                 elif event.type != "BOOKMARK":
                     self._gather(event, gathered)
-                elif (end := self._initial_events_end(event)) is not None:
+                elif (end := initial_events_end(event)) is not None:
                     self._publish(gathered, end)
                     gathered = None
                     response.limit_silence(watch_s + WATCH_GRACE_S)
         except SilenceError:
             if gathered is not None:  # a server that does not know the end's bookmark, or a proxy that holds the answer back
-                raise _NotStreamedError("a streamed list fell silent before its end") from None
+                raise NotStreamedError("a streamed list fell silent before its end") from None
             raise
         except ConnectionLostError:
             self._n_streams_lost += gathered is not None
@@ -341,7 +360,7 @@ class Reflector(Generic[K]):
                 response.close()
         if gathered is not None:
             self._n_streams_lost += 1
-            raise _RetryError(f"{self._where}: the streamed list ended before its end was announced")
+            raise RetryError(f"{self._where}: the streamed list ended before its end was announced")
 
     def _open_watch(self, query: dict[str, str], silence_s: float) -> Response:
         response = self._get(query, silence_s)
@@ -356,7 +375,7 @@ class Reflector(Generic[K]):
         def pieces() -> Iterator[bytes]:
             for piece in response.chunks():
                 if self._clock() > deadline:
-                    raise _RetryError(f"{self._where}: the watch outlived its time")
+                    raise RetryError(f"{self._where}: the watch outlived its time", is_outage=True)
                 yield piece
 
         try:
@@ -364,13 +383,13 @@ class Reflector(Generic[K]):
                 try:
                     event = _event_decoder.decode(line)
                 except UNDECODABLE:
-                    raise _ExpiredError(f"{self._where}: a line of the watch is no event") from None
+                    raise ExpiredError(f"{self._where}: a line of the watch is no event") from None
                 if event.type == "ERROR":
                     raise self._error_event(event)
                 self._contact()
                 yield event
         except LineTooLongError as error:
-            raise _ExpiredError(f"{self._where}: {error}") from None
+            raise ExpiredError(f"{self._where}: {error}") from None
         if b"".join(rest).strip():
             raise ConnectionLostError(f"{self._where}: the watch broke off inside an event")
 
@@ -378,17 +397,17 @@ class Reflector(Generic[K]):
         status = decode_status(event.object)
         said = f"{self._where}: watch: {status.code} {status.reason or ''} {status.message or ''}"
         if status.is_expired:
-            return _ExpiredError(said)
+            return ExpiredError(said)
         if status.is_too_large:
-            return _ExpiredError(said, is_quorum=True)
+            return ExpiredError(said, is_quorum=True)
         if status.reason == "InternalError" or status.code == 500:
             now = self._clock()
             if self._internal_error_at is None:
                 self._internal_error_at = now
             elif now - self._internal_error_at > INTERNAL_ERROR_S:
                 self._internal_error_at = None
-                return _ExpiredError(said)
-        return _RetryError(said, status.details.retry_after_seconds if status.details is not None else None)
+                return ExpiredError(said)
+        return RetryError(said, status.details.retry_after_seconds if status.details is not None else None)
 
     def _bookmark(self, event: WatchEvent) -> None:
         """A version up to which there is nothing more to tell: no change of any object."""
@@ -397,20 +416,10 @@ class Reflector(Generic[K]):
         except UNDECODABLE:
             return
         if self._is_behind(version):
-            raise _ExpiredError(
-                f"{self._where}: version went back from {self.resource_version} to {version} (was etcd restored?)",
-                is_quorum=True,
-            )
+            raise self._time_went_back(version)
         if version:
             self.resource_version = version
             self._internal_error_at = None
-
-    def _initial_events_end(self, event: WatchEvent) -> str | None:
-        try:
-            meta = _meta_decoder.decode(event.object).metadata
-        except UNDECODABLE:
-            return None
-        return meta.resource_version if meta.annotations.get(INITIAL_EVENTS_END) == "true" else None
 
     def _gather(self, event: WatchEvent, gathered: Gathering[K]) -> None:
         key, _, found = self._reader.read(event.object)
@@ -454,20 +463,22 @@ class Reflector(Generic[K]):
         if known is None:
             if event.type == "DELETED" or found is None:
                 return
-        elif not _is_less(known.metadata.resource_version, version) and (
+        elif not is_less(known.metadata.resource_version, version) and (
             found is None or isinstance(found, Rejection) or known.metadata.uid == found.metadata.uid
         ):
             return
-        raise _ExpiredError(
-            f"{self._where}: version went back from {self.resource_version} to {version} (was etcd restored?)", is_quorum=True
-        )
+        raise self._time_went_back(version)
 
     # State --------------------------------------------------------------------------------------------------------------------
 
     def _is_behind(self, version: str) -> bool:
-        return _is_less(version, self.resource_version)
+        return is_less(version, self.resource_version)
+
+    def _moved(self) -> None:
+        self.progress.moved_at = self._clock()
 
     def _contact(self) -> None:
+        self._moved()
         self.progress.contact_at = self._clock()
         if self.progress.synced:
             self.progress.reason = ""
@@ -482,8 +493,3 @@ class Reflector(Generic[K]):
         self.progress.reason = str(error)
         _log.warning("list or watch failed", extra={"kind": self.kind.name, "namespace": self.namespace, "why": str(error)})
         self._on_progress()
-
-
-def _is_less(a: str, b: str) -> bool:
-    """Versions compare as integers (KEP-5504); of anything else nothing is concluded."""
-    return a.isdecimal() and b.isdecimal() and len(a) < 40 and len(b) < 40 and int(a) < int(b)

@@ -16,6 +16,7 @@ from atsk8s.source.kube.pacing import StreamedLists
 from atsk8s.source.kube.reflector import Reflector
 from atsk8s.source.kube.transport import KubeTransport
 from atsk8s.source.store import Listener, Store
+from atsk8s.threads import Keeper, Kept
 
 
 class KubeSource:
@@ -26,9 +27,11 @@ class KubeSource:
         kinds: what to watch.
         watch_namespaces: of a namespaced kind, list and watch only these; () for all.  Needs RBAC only in these.
         ignore_namespaces: drop what is in these.
+        own_namespaces: the controller's; of kinds that are read in these alone, whatever the two above say.
         clock: monotonic seconds.
         jitter: uniform in [a, b].
         wait: sleeps, True when the source is to stop; by default the source's own stop event.
+        keeper: starts a thread again that ended too early.
     """
 
     def __init__(
@@ -38,15 +41,18 @@ class KubeSource:
         kinds: Sequence[AnyKind] = KINDS,
         watch_namespaces: tuple[str, ...] = (),
         ignore_namespaces: tuple[str, ...] = (),
+        own_namespaces: tuple[str, ...] = ("default",),
         clock: Clock = time.monotonic,
         jitter: Jitter = random.uniform,
         wait: Wait | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._load = load
         self._clock = clock
         self._jitter = jitter
         self._stores: dict[AnyKind, Store[Any]] = {kind: Store(kind) for kind in kinds}
         self._namespaces = tuple(dict.fromkeys(watch_namespaces))
+        self._own = tuple(dict.fromkeys(own_namespaces))
         self._ignored = frozenset(ignore_namespaces)
         self._barrier = SyncBarrier(clock)
         self._stopping = threading.Event()
@@ -54,7 +60,8 @@ class KubeSource:
         self._lifecycle = threading.Lock()
         self._transport: KubeTransport | None = None
         self._reflectors: dict[AnyKind, tuple[Reflector[Any], ...]] = {}
-        self._threads: list[threading.Thread] = []
+        self._keeper = keeper or Keeper(clock)
+        self._threads: list[Kept] = []
 
     def store(self, kind: Kind[K]) -> Store[K]:
         """See `interface.Source`."""
@@ -73,16 +80,13 @@ class KubeSource:
             transport = KubeTransport(self._load, self._clock)
             streamed_lists = StreamedLists(self._clock)
             for kind, store in self._stores.items():
-                scopes = (self._namespaces or ("",)) if kind.namespaced else ("",)
+                scopes = self._own if kind.is_own else (self._namespaces or ("",)) if kind.namespaced else ("",)
                 self._reflectors[kind] = tuple(self._reflector(kind, store, transport, streamed_lists, scope) for scope in scopes)
             self._transport = transport
             for reflectors in self._reflectors.values():
                 for reflector in reflectors:
                     name = f"watch-{reflector.kind.plural}" + (f"-{reflector.namespace}" if reflector.namespace else "")
-                    # A daemon: a thread that hangs in name resolution must not keep the process from ending.
-                    thread = threading.Thread(target=reflector.run, name=name, daemon=True)
-                    self._threads.append(thread)
-                    thread.start()
+                    self._threads.append(self._keeper.keep(reflector.run, name=name, purpose="watch"))
 
     def _reflector(
         self, kind: AnyKind, store: Store[Any], transport: KubeTransport, streamed_lists: StreamedLists, namespace: str
@@ -96,7 +100,7 @@ class KubeSource:
             jitter=self._jitter,
             streamed_lists=streamed_lists,
             namespace=namespace,
-            is_ignored=self._is_ignored,
+            is_ignored=_is_never_ignored if kind.is_own else self._is_ignored,
             on_progress=self._barrier.notify,
         )
 
@@ -146,4 +150,9 @@ class KubeSource:
             n_requests=sum(state.n_requests for state in states),
             staleness_s=max(ages, default=float("inf")),
             n_listener_errors=store.n_listener_errors,
+            still_s=max((now - state.moved_at for state in states if state.moved_at is not None), default=0.0),
         )
+
+
+def _is_never_ignored(_key: ObjectKey) -> bool:
+    return False

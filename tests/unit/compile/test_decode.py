@@ -33,7 +33,7 @@ def with_header(**fields: int) -> bytes:
         BLOB.data[:-8],
         BLOB.data + bytes(8),
         with_header(magic=1),
-        with_header(version=2),
+        with_header(version=1),
         with_header(header_size=72),
         with_header(n_nodes=0),
         with_header(n_nodes=0xFFFFFFFF),

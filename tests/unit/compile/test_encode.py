@@ -6,7 +6,13 @@ import pytest
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.compile.decode import Sections
-from atsk8s.compile.encode import encode, encode_endpoints, route_identity
+from atsk8s.compile.encode import (
+    encode,
+    encode_endpoints,
+    route_identities,
+    route_identity,
+    services_in_order,
+)
 from atsk8s.compile.layout import BACKEND, HEADER, NODE, NONE, RULE, RuleAction
 from atsk8s.errors import InvariantError
 from atsk8s.model.ir import Backend, Endpoint, HostKey, PathMatchKind, Place, Rule, Service, ServiceKey, VirtualHost
@@ -100,5 +106,17 @@ def test_endpoint_records() -> None:
     endpoints = (Endpoint(addr=bytes([10, 0, 0, 1]), port=8080), Endpoint(addr=b"\x20\x01" + bytes(14), port=1, weight=7))
     records = encode_endpoints(Service(key=A, endpoints=endpoints))
 
-    assert records[:24] == bytes([10, 0, 0, 1]) + bytes(12) + b"\x90\x1f\x04\x01\x01\0\0\0"
-    assert records[24:] == b"\x20\x01" + bytes(14) + b"\x01\0\x06\x01\x07\0\0\0"
+    assert records[:24] == bytes([10, 0, 0, 1]) + bytes(12) + b"\x90\x1f\x04\x03\x01\0\0\0"
+    assert records[24:] == b"\x20\x01" + bytes(14) + b"\x01\0\x06\x03\x07\0\0\0"
+
+
+@pytest.mark.parametrize("default", [None, rule(PathMatchKind.PREFIX, "/", B, A)])
+@pytest.mark.parametrize("services", [(), (A,), (B, A), (A, B, A)])
+def test_services_and_routes_are_known_without_encoding(default: Rule | None, services: tuple[ServiceKey, ...]) -> None:
+    rules = (rule(PathMatchKind.EXACT, "/b", *services), rule(PathMatchKind.PREFIX, "/a", B))
+    for some in (rules, rules[:1], ()):
+        vhost = VirtualHost(key=HOST, rules=some, default=default)
+        blob = encode(vhost)
+
+        assert blob.services == services_in_order(vhost)
+        assert list(blob.routes) == route_identities(vhost)

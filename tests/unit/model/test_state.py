@@ -105,9 +105,9 @@ def test_class_change_translates_only_its_ingresses(monkeypatch: pytest.MonkeyPa
     looked_at: list[str] = []
     real = state.translate
 
-    def translate(key: ObjectKey, obj: state.Ingress, backends: state.Backends) -> state.Claims:
+    def translate(key: ObjectKey, obj: state.Ingress, shared: state.Shared) -> state.Claims:
         looked_at.append(key.name)
-        return real(key, obj, backends)
+        return real(key, obj, shared)
 
     monkeypatch.setattr(state, "translate", translate)
     put(model, IngressClass(metadata=ObjectMeta(name="fast"), spec=IngressClassSpec(controller=CONTROLLER_NAME)))

@@ -220,6 +220,40 @@ def test_point_10_event_that_goes_back_means_a_restored_etcd() -> None:
     assert b.names == {"b": "6"}
 
 
+def test_point_10_version_is_asked_for_before_a_lost_watch_is_resumed() -> None:
+    """A server whose etcd was restored accepts a watch from the future, and is silent until it has caught up."""
+    for loss in (ConnectionLostError("cut"), SilenceError("nothing came")):
+        b = bench(listed(50, ingress("a", 40)), watched(loss), listed(7, ingress("b", 6)), listed(7, ingress("b", 6)), watched())
+        assert b.queries("watch", "resourceVersion", "limit") == [
+            (None, "0", "500"),
+            ("true", "50", None),
+            (None, None, "1"),
+            (None, None, "500"),
+            ("true", "7", None),
+        ]
+        assert b.names == {"b": "6"}
+
+
+def test_point_10_version_is_asked_for_after_refused_connections_and_after_a_watch_without_a_word() -> None:
+    b = bench(listed(50), ConnectionLostError("refused"), refused(503), refused(503), listed(49), listed(49), watched())
+    assert b.queries("resourceVersion", "limit")[-4:] == [(None, "1"), (None, "1"), (None, "500"), ("49", None)]
+    b = bench(listed(50), listed(50), watched(), run=False)
+    b.transport._answers.insert(1, watched(lambda: setattr(b.time, "now", b.time.now + 240)))
+    b.reflector.run()
+    assert b.queries("watch", "limit") == [(None, "500"), ("true", None), (None, "1"), ("true", None)]
+
+
+def test_point_10_restored_versions_are_not_taken_for_what_they_once_were() -> None:
+    """Version 45 was given twice: before the restore, and after it to something else."""
+    b = bench(
+        listed(50, ingress("a", 45, uid="u", rules=[{"host": "before.example"}]), ingress("same", 3)),
+        watched(bookmark(46)),
+        listed(46, ingress("a", 45, uid="u", rules=[{"host": "after.example"}]), ingress("same", 3)),
+        watched(),
+    )
+    assert b.deltas == [("a", None, "45"), ("same", None, "3"), ("a", "45", "45")]
+
+
 def test_point_17_undecodable_object_costs_itself() -> None:
     bad = {"metadata": {"name": "bad", "namespace": "ns", "resourceVersion": "4"}, "spec": {"rules": "not a list"}}
     huge = {"metadata": {"name": "huge", "namespace": "ns", "resourceVersion": "5"}, "spec": {"rules": 10**400}}

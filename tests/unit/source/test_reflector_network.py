@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from atsk8s.errors import KubeError
-from atsk8s.source.kinds import ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, KINDS, SECRET, SERVICE
+from atsk8s.source.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, KINDS, SECRET, SERVICE
 from atsk8s.source.kube import credentials, reflector, transport
 from atsk8s.source.kube.credentials import Credentials
 from atsk8s.source.kube.source import KubeSource
@@ -61,6 +61,23 @@ def test_pages() -> None:
             api.wait_for(lambda: it.reflector.progress.synced)
             assert len(it.store) == 1201
             assert [r.query.get("limit") for r in api.asked(PATH)][:3] == ["500"] * 3
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_point_10_etcd_restored_from_a_backup(streams: bool) -> None:
+    with FakeApi(streams_lists=streams) as api:
+        api.put(PATH, a("old"))
+        with live(api, streams=streams) as it:
+            api.wait_for(lambda: it.names == {"old"})
+            backup = api.backup()
+            api.put(PATH, a("future"))
+            api.delete(PATH, "old", "ns")
+            api.wait_for(lambda: it.names == {"future"})
+            api.restore(backup)
+            api.wait_for(lambda: it.names == {"old"})
+            api.put(PATH, a("new"))  # with the version that "future" had
+            api.wait_for(lambda: it.names == {"old", "new"})
+            assert it.reflector.progress.n_relists == 1
 
 
 @pytest.mark.usefixtures("short_silence")
@@ -473,14 +490,20 @@ def test_point_23_connections_cut_under_churn() -> None:
 
 
 def test_namespaces_are_watched_one_by_one() -> None:
-    with FakeApi() as api, source(api, watch_namespaces=("one", "two"), ignore_namespaces=("two",)) as it:
+    with FakeApi() as api, source(
+        api, watch_namespaces=("one", "two"), ignore_namespaces=("two", "own"), own_namespaces=("own", "named")
+    ) as it:
         for namespace in ("one", "two", "three"):
             api.put(SERVICE.path(namespace), {"metadata": {"name": "s", "namespace": namespace}})
+        for namespace in ("one", "own", "named"):
+            api.put(CONFIG_MAP.path(namespace), {"metadata": {"name": "c", "namespace": namespace}})
         it.start()
         assert it.wait_synced(10)
         assert [str(key) for key in it.store(SERVICE).snapshot()] == ["one/s"]
+        assert sorted(str(key) for key in it.store(CONFIG_MAP).snapshot()) == ["named/c", "own/c"]
         assert {r.path for r in api.requests} == {
-            *(kind.path(n) for kind in KINDS if kind.namespaced for n in ("one", "two")),
+            *(kind.path(n) for kind in KINDS if kind.namespaced and not kind.is_own for n in ("one", "two")),
+            *(CONFIG_MAP.path(n) for n in ("own", "named")),
             *(kind.path() for kind in KINDS if not kind.namespaced),
         }
         api.put(SERVICE.path("one"), {"metadata": {"name": "t", "namespace": "one"}})
