@@ -1,18 +1,19 @@
 """Offline tools: the plugin's own code over a directory of manifests, without Traffic Server.
 
-    python -m atsk8s check DIR            what would become of every object; exit status 1 if anything is wrong
-    python -m atsk8s explain URL --manifests DIR | --admin ADDRESS:PORT
-    python -m atsk8s dump --manifests DIR | --admin ADDRESS:PORT
+    python -m atsk8s check DIR | -        what would become of every object; exit status 1 if anything is wrong
+    python -m atsk8s explain URL --manifests DIR | --state FILE | --admin ADDRESS:PORT
+    python -m atsk8s dump --manifests DIR | --state FILE | --admin ADDRESS:PORT
 
-With --admin the running process is asked instead (its --admin address).  --json prints for programs.
+"-" is standard input.  With --state the last good state is read, with --admin the running process is asked.  --json prints for
+programs.  docs/tools.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,12 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from atsk8s import __version__
-from atsk8s.cluster_settings.state import ClusterSettings
-from atsk8s.config import Settings, parse_settings
+from atsk8s.compile.faults import BlobError
+from atsk8s.compile.state_file import FILE_NAME, SIZE_MAX, SavedState, read_state
 from atsk8s.errors import AtsK8sError, KubeError
-from atsk8s.model.state import Model
-from atsk8s.source.kinds import CONFIG_MAP, KINDS
-from atsk8s.source.manifests import ManifestSource
+from atsk8s.model.explain import dump, explain
+from atsk8s.tools.check import Loaded, Verdict, check, load, load_stream, refused_claims
 
-READ_TIMEOUT_S: Final = 60.0  # for a directory to be read
 ADMIN_TIMEOUT_S: Final = 10.0
 ADMIN_BYTES_MAX: Final = 256 << 20
 WRONG, UNUSABLE = 1, 2  # exit statuses: something is wrong with an object; the tool could not do its work
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match parsed.tool:
             case "check":
-                return _check(parsed.directory, parsed.option, as_json=parsed.json)
+                return _check(parsed)
             case "explain":
                 return _explain(parsed)
             case _:
@@ -58,16 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"atsk8s {__version__}")
     tools = parser.add_subparsers(dest="tool", required=True)
-    check = tools.add_parser("check", help="what would become of every object; exit status 1 if anything is wrong")
-    check.add_argument("directory", type=Path, metavar="DIR", help="YAML manifests")
-    explain = tools.add_parser("explain", help="where a request would go, and why")
-    explain.add_argument("url", metavar="URL", help="for example http://shop.example/cart")
-    dump = tools.add_parser("dump", help="everything that is routed, without secrets")
-    for tool in (explain, dump):
+    checker = tools.add_parser("check", help="what would become of every object; exit status 1 if anything is wrong")
+    checker.add_argument("manifests", type=Path, metavar="DIR", help="YAML manifests; - is standard input")
+    explainer = tools.add_parser("explain", help="where a request would go, and why")
+    explainer.add_argument("url", metavar="URL", help="for example http://shop.example/cart")
+    dumper = tools.add_parser("dump", help="everything that is routed, without secrets")
+    for tool in (explainer, dumper):
         source = tool.add_mutually_exclusive_group(required=True)
-        source.add_argument("--manifests", type=Path, metavar="DIR", help="YAML manifests")
+        source.add_argument("--manifests", type=Path, metavar="DIR", help="YAML manifests; - is standard input")
+        source.add_argument("--state", type=Path, metavar="FILE", help="a last good state, or the --state-dir that it is in")
         source.add_argument("--admin", metavar="ADDRESS:PORT", help="a running process")
-    for tool in (check, explain, dump):
+    for tool in (checker, explainer, dumper):
         tool.add_argument("--json", action="store_true", help="for programs")
         tool.add_argument(
             "--option",
@@ -79,69 +79,72 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(directory: Path, options: Sequence[str]) -> tuple[Model, list[str]]:
-    """The model of a directory's objects, and what was wrong with its files and documents."""
-    settings: Settings = parse_settings([f"--manifests={directory.absolute()}", *(f"--{option}" for option in options)], {})
-    source = ManifestSource(directory, watch_namespaces=settings.watch_namespaces, ignore_namespaces=settings.ignore_namespaces)
-    source.start()
-    try:
-        if not source.wait_synced(READ_TIMEOUT_S):
-            raise KubeError(f"{directory}: not read within {READ_TIMEOUT_S:g} s")
-    finally:
-        source.stop()
-    model = Model(settings)
-    cluster_settings = ClusterSettings(settings, settings.pod_namespace or "default", None)
-    problems = [f"{problem.origin}: {problem.reason}: {problem.message}" for problem in source.problems()]
-    for kind in KINDS:
-        for key, obj in source.store(kind).snapshot().items():
-            if kind is CONFIG_MAP:
-                cluster_settings.put(key, obj)
-            else:
-                model.put(kind, key, obj)
-    cluster_settings.apply()
-    problems += sorted(f"{found.object}: {found.reason}: {found.message}" for found in cluster_settings.conditions())
-    model.drain(now_s=int(time.time()))
-    return model, problems
+def _loaded(parsed: argparse.Namespace) -> Loaded:
+    if str(parsed.manifests) == "-":
+        return load_stream(sys.stdin.buffer, parsed.option)
+    return load(parsed.manifests, parsed.option)
 
 
-def _check(directory: Path, options: Sequence[str], *, as_json: bool) -> int:
-    model, problems = _load(directory, options)
-    verdicts = model.verdicts()
-    n_wrong = sum(bool(conditions) for conditions in verdicts.values()) + len(problems)
-    if as_json:
-        found = {
-            str(ref): [{"reason": str(c.reason), "message": c.message, "fatal": c.fatal} for c in cs]
-            for ref, cs in verdicts.items()
-        }
-        print(json.dumps({"files": problems, "objects": found}, indent=1))
+def _check(parsed: argparse.Namespace) -> int:
+    found = check(_loaded(parsed))
+    n_wrong = sum(one.outcome.is_wrong for one in found)
+    if parsed.json:
+        plain = list(map(_plain, found))
+        print(json.dumps({"verdicts": plain, "looked_at": len(found), "wrong": n_wrong}, indent=1))
         return WRONG if n_wrong else 0
-    for problem in problems:
-        print(f"rejected  {problem}")
-    for ref, conditions in verdicts.items():
-        if not conditions:
-            print(f"accepted  {ref}")
-        for condition in conditions:
-            print(f"{'rejected' if condition.fatal else 'accepted, but'}  {ref}: {condition.reason}: {condition.message}")
-    print(f"{len(verdicts) + len(problems)} looked at, {n_wrong} with something wrong")
+    for one in found:
+        print(f"{one.outcome:8}  {one.what}")
+        for finding in one.findings:
+            print(f"          {finding.reason}: {finding.message}")
+    print(f"{len(found)} looked at, {n_wrong} with something wrong")
     return WRONG if n_wrong else 0
+
+
+def _plain(verdict: Verdict) -> Plain:
+    findings = [{"reason": one.reason, "message": one.message} for one in verdict.findings]
+    return {"object": verdict.what, "outcome": verdict.outcome, "findings": findings}
 
 
 def _explain(parsed: argparse.Namespace) -> int:
     url = urlsplit(parsed.url)
     if not url.netloc:
         raise ValueError(f"{parsed.url!r} is no URL with a host, such as http://shop.example/cart")
+    path = url.path or "/"
+    answer: Plain
     if parsed.admin:
         answer = _ask(parsed.admin, f"/explain?url={quote(parsed.url, safe='')}")
+    elif parsed.state:
+        answer = explain(_saved(parsed.state).table, url.netloc, path, lambda _: ())
     else:
-        answer = _load(parsed.manifests, parsed.option)[0].explain(url.netloc, url.path or "/")
+        model = _loaded(parsed).model
+        answer = {**model.explain(url.netloc, path), "refused": refused_claims(model, url.netloc)}
     _show(answer, as_json=parsed.json)
     return 0 if "rule" in answer else WRONG
 
 
 def _dump(parsed: argparse.Namespace) -> int:
-    answer = _ask(parsed.admin, "/dump") if parsed.admin else _load(parsed.manifests, parsed.option)[0].dump()
+    answer: Plain
+    if parsed.admin:
+        answer = _ask(parsed.admin, "/dump")
+    elif parsed.state:
+        saved = _saved(parsed.state)
+        header = {"written_s": saved.written_s, "table_version": saved.table_version}
+        answer = {"state": header, **dump(saved.table, {})}
+    else:
+        answer = _loaded(parsed).model.dump()
     _show(answer, as_json=parsed.json)
     return 0
+
+
+def _saved(path: Path) -> SavedState:
+    """The last good state in a file, or in a --state-dir."""
+    file = path / FILE_NAME if path.is_dir() else path
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a pipe would be waited for
+        content = opened.read(SIZE_MAX + 1)
+    try:
+        return read_state(content)
+    except BlobError as error:
+        raise KubeError(f"--state={file}: {error}") from None
 
 
 def _ask(admin: str, target: str) -> Plain:

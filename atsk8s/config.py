@@ -11,8 +11,10 @@ from typing import Final, TypeAlias
 
 from atsk8s import option_values as texts
 from atsk8s.errors import SettingsError
+from atsk8s.label_selector import LabelSelector, parse_label_selector
 from atsk8s.settings import CONTROLLER_NAME as CONTROLLER_NAME
 from atsk8s.settings import DEFAULT_INGRESS_CLASS as DEFAULT_INGRESS_CLASS
+from atsk8s.settings import EndpointSlices as EndpointSlices
 from atsk8s.settings import LoadBalance as LoadBalance
 from atsk8s.settings import LogFormat as LogFormat
 from atsk8s.settings import LogLevel as LogLevel
@@ -41,6 +43,8 @@ Value: TypeAlias = (
     | LogLevel
     | LogFormat
     | LoadBalance
+    | EndpointSlices
+    | LabelSelector
     | tuple[str, ...]
     | tuple[str, str]
     | tuple[str, int]
@@ -125,7 +129,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="watch-namespaces",
         field="watch_namespaces",
-        parse=parse_words,
+        parse=texts.namespaces,
         shape="NS[,NS...]",
         help="Only objects in these namespaces. Default: all.",
         ancestors=("INGRESS_NS",),
@@ -133,10 +137,17 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="ignore-namespaces",
         field="ignore_namespaces",
-        parse=parse_words,
+        parse=texts.namespaces,
         shape="NS[,NS...]",
         help="No object in these namespaces.",
         ancestors=("INGRESS_IGNORE_NS",),
+    ),
+    Option(
+        name="namespace-selector",
+        field="namespace_selector",
+        parse=parse_label_selector,
+        shape="LABELS",
+        help="Only Ingresses in namespaces whose labels match, as kubectl -l has it: `env=prod,tier in (web,api),!legacy`.",
     ),
     Option(
         name="default-certificate",
@@ -174,6 +185,48 @@ OPTIONS: Final[tuple[Option, ...]] = (
         parse=texts.one_of(Tenancy),
         shape="shared|strict",
         help="Who owns a host: shared lets namespaces share one, path by path; strict gives it to one namespace alone.",
+    ),
+    Option(
+        name="domain-access-list",
+        field="domain_access_list",
+        parse=texts.entries,
+        shape="DOMAIN:NS[,NS...][;...]",
+        help="Which namespaces may use which hosts; what no entry grants is denied. Adds to the ConfigMap's key of this name.",
+    ),
+    Option(
+        name="max-hosts-per-namespace",
+        field="max_hosts_per_namespace",
+        parse=texts.limit,
+        shape="N",
+        help="Hosts that a namespace may have in rules and tls; beyond it the youngest Ingresses are rejected. 0: no limit.",
+    ),
+    Option(
+        name="max-routes-per-namespace",
+        field="max_routes_per_namespace",
+        parse=texts.limit,
+        shape="N",
+        help="Paths and default backends, likewise.",
+    ),
+    Option(
+        name="max-certificates-per-namespace",
+        field="max_certificates_per_namespace",
+        parse=texts.limit,
+        shape="N",
+        help="Secrets that its Ingresses name in tls, likewise.",
+    ),
+    Option(
+        name="max-snippet-bytes",
+        field="max_snippet_bytes",
+        parse=parse_size,
+        shape="BYTES",
+        help="The longest snippet of an Ingress; k, m and g are powers of 1024.",
+    ),
+    Option(
+        name="endpoint-slices",
+        field="endpoint_slices",
+        parse=texts.one_of(EndpointSlices),
+        shape="any|managed",
+        help="managed: only EndpointSlices that Kubernetes' own controller writes for Services with a selector.",
     ),
     Option(
         name="cache",

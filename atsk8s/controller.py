@@ -165,7 +165,7 @@ class Controller:
         self._failures_in_a_row = 0
         self._n_lost = 0
         self._hold = RouteHold(clock)
-        self._cluster_settings = cluster_settings or ClusterSettings(settings, settings.pod_namespace, None)
+        self._cluster_settings = cluster_settings or ClusterSettings(settings, None)
         self._events = events
         self._verdict_log = VerdictLog(clock, events)
         self._loaded = loaded  # None: there was none, or live data has taken over
@@ -364,13 +364,14 @@ class Controller:
             else:
                 for kind, key in dirty:
                     self._put(kind, key, self._source.store(kind).get(key))
+            self._verdict_log.note(self._cluster_settings.apply())
+            self._model.set_host_certificates(self._cluster_settings.certificates)
             changes = self._model.drain(now_s=int(now))
             self._verdict_log.tell(self._verdict)
             changes = self._hold.apply(changes, self._model.is_seen) if self._is_live else changes
         version = self._table.commit(changes)
         self.endpoint_health.take(changes.services)
-        with self._model_lock:
-            self._verdict_log.note((*changes.verdicts, *self._cluster_settings.apply()))
+        self._verdict_log.note(changes.verdicts)
         if self._rebuild:
             self._rebuild = False
             # A first table may be empty, and is a right answer all the same.

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PORT_NOT_FOUND = "PortNotFound"
     CONFLICT = "Conflict"
     FORBIDDEN = "Forbidden"
+    LIMIT_EXCEEDED = "LimitExceeded"
     UNKNOWN_SETTING = "UnknownSetting"
     INVALID_SETTING = "InvalidSetting"
 

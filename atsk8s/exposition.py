@@ -75,6 +75,7 @@ class _Collector:
         yield _family(metrics.SERVICES_EJECTING, [([], ejected.n_services)])
         found = (("healthy", probes.n_healthy), ("unhealthy", probes.n_unhealthy), ("unknown", probes.n_unknown))
         yield _family(metrics.PROBES, [([result], n) for result, n in found])
+        yield _family(metrics.PROBES_LATE, [([], probes.n_late)])
         yield _family(metrics.PROBED_ENDPOINTS, [([], probes.n_targets)])
 
     def _kinds(self) -> Iterable[Family]:

@@ -158,6 +158,11 @@ PROBES: Final = Metric(
     help="Active health checks by what they found: healthy, unhealthy, unknown (it could not be asked)",
     labels=("result",),
 )
+PROBES_LATE: Final = Metric(
+    name="atsk8s_probes_late_total",
+    type=MetricType.COUNTER,
+    help="Active health checks begun more than their interval late: there are more endpoints than can be asked that often",
+)
 PROBED_ENDPOINTS: Final = Metric(
     name="atsk8s_probed_endpoints", type=MetricType.GAUGE, help="Endpoints that are checked actively (health-check-path)"
 )
@@ -202,6 +207,7 @@ READ_FROM_CONTROLLER: Final[tuple[Metric, ...]] = (
     ENDPOINTS_EJECTED,
     SERVICES_EJECTING,
     PROBES,
+    PROBES_LATE,
     PROBED_ENDPOINTS,
     CONTROLLER_AGE,
     KUBERNETES_EVENTS,

@@ -4,14 +4,18 @@ Each takes any text and raises ValueError with its fault, worded to follow the t
 """
 
 import ipaddress
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from atsk8s.values import CONNECT_TIMEOUT_MS_MAX, Network, number_parser, parse_networks
+from atsk8s.values import CONNECT_TIMEOUT_MS_MAX, Network, number_parser, parse_networks, parse_words
 
 HEALTH_PATH_BYTES_MAX: Final = 255  # ATSK_HEALTH_PATH_MAX of plugin_c
 TRUSTED_PROXIES_MAX: Final = 256  # ATSK_TRUSTED_MAX of plugin_c: every request's client is held against each
+LIMIT_MAX: Final = 100_000_000
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)  # RFC 1123 label
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -49,6 +53,26 @@ def object_name(text: str) -> tuple[str, str]:
     if not (namespace and slash and name) or "/" in name:
         raise ValueError("is not NAMESPACE/NAME")
     return namespace, name
+
+
+def namespaces(text: str) -> tuple[str, ...]:
+    """Names of Namespaces; upper case is folded, as the second ancestor does."""
+    names = parse_words(text.lower() if text.isascii() else text)
+    for name in names:
+        if _NAMESPACE.fullmatch(name) is None:
+            raise ValueError(f"has {name[:80]!a}, which is no namespace's name")
+    return names
+
+
+def entries(text: str) -> str:
+    """A list whose entries are separated by blanks or ';', the latter because options are words."""
+    if not text.replace(";", " ").split():
+        raise ValueError("is empty")
+    return text
+
+
+def limit(text: str) -> int:
+    return number_parser(0, LIMIT_MAX)(text)
 
 
 def service_port(text: str) -> tuple[str, str, int | str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
+from atsk8s.label_selector import LabelSelector
 from atsk8s.values import Network
 
 CONTROLLER_NAME: Final = "atsk8s.io/ingress-controller"  # IngressClass spec.controller of the classes that are ours
@@ -17,6 +18,15 @@ class Tenancy(StrEnum):
 
     SHARED = "shared"
     STRICT = "strict"
+
+
+@unique
+class EndpointSlices(StrEnum):
+    """Whose word counts for where a Service's endpoints are.  ANY: of whoever may write EndpointSlices in its namespace.
+    MANAGED: of Kubernetes' own controller alone, which writes the addresses of the namespace's pods."""
+
+    ANY = "any"
+    MANAGED = "managed"
 
 
 @unique
@@ -82,11 +92,18 @@ class Settings:
     watch_ingress_without_class: bool = False
     watch_namespaces: tuple[str, ...] = ()
     ignore_namespaces: tuple[str, ...] = ()
+    namespace_selector: LabelSelector | None = None
     default_certificate: tuple[str, str] | None = None  # namespace, name of a kubernetes.io/tls Secret
     default_backend: tuple[str, str, int | str] | None = None  # namespace, name, port of a Service
     configmap: tuple[str, str] | None = None  # namespace, name of a ConfigMap with settings of the proxy
-    pod_namespace: str = ""  # "": see bridge.callbacks
+    pod_namespace: str = ""
     tenancy: Tenancy = Tenancy.SHARED
+    domain_access_list: str = ""  # as model.grants reads it, or with ';' for blanks
+    max_hosts_per_namespace: int = 0  # 0: no limit, as of the next two
+    max_routes_per_namespace: int = 0
+    max_certificates_per_namespace: int = 0
+    max_snippet_bytes: int = 65_536
+    endpoint_slices: EndpointSlices = EndpointSlices.ANY
     cache: bool = False
     allow_external_names: bool = False
     reject_encoded_slash: bool = False
@@ -116,6 +133,11 @@ class Settings:
     log_format: LogFormat = LogFormat.TEXT
     events: bool = True
     access_log_fields: bool = False
+
+    @property
+    def own_namespaces(self) -> tuple[str, ...]:
+        """The proxy's namespace, and that of --configmap if it is another one: where settings of the proxy are looked for."""
+        return tuple(dict.fromkeys((self.pod_namespace or "default", *(self.configmap or ())[:1])))
 
     @property
     def allow_loopback_endpoints(self) -> bool:

@@ -9,7 +9,7 @@
  *   mutex of R                                g_records_rwlock, for writing
  *   callback of R: g_records_rwlock ... waits mutex of R ... waits
  *
- * So the lock is taken here, for reading, and the setter called with lock = false: it changes no table ("we don't actually need to wrlock",
+ * (Tried: the whole server stood still within seconds, for good.)  So the lock is taken here, for reading, and the setter called with lock = false: it changes no table ("we don't actually need to wrlock",
  * says its own comment), readers do not exclude each other (glibc prefers them to waiting writers), and what is held is what any reader of a
  * record holds.  The typed setters are used and not RecSetRecordConvert: under traffic_manager that one sends a pointer for a number. */
 #include "ats_records.h"

@@ -13,6 +13,7 @@
 #include <sys/random.h>
 
 #define N_WAYS 8u           /* entries that one owner may have: a probe's bound, half a cache line each side */
+#define N_LOOKS 64u         /* each that fails means that another thread got on */
 #define N_CLIENT_SETS 8192u /* 65536 clients at a time, 1 MiB */
 #define N_TOTAL_SETS 2048u  /* 16384 scopes at a time, 256 KiB */
 #define HOLDERS_BITS 24u    /* 16 million at a time; traffic_server has fewer connections */
@@ -63,15 +64,47 @@ entry_hold(struct entry *entry, uint64_t tag, uint64_t most, bool *is_crowded)
   return false;
 }
 
+enum claim {
+  CLAIM_BUSY  = 0, /* somebody needs the entry */
+  CLAIM_DONE  = 1,
+  CLAIM_RACED = 2, /* it has changed meanwhile: its owner may be the one that was looked for */
+};
+
 /* Makes an entry that nobody needs the owner's, held once.  (Should the former owner come and go between the two looks, the new one has
  * that request's token less: once, for one interval.) */
-static bool
+static enum claim
 entry_claim(struct entry *entry, uint64_t tag, uint64_t now_ns)
 {
   uint64_t word = atomic_load_explicit(&entry->owner, memory_order_relaxed);
-  return (word & HOLDERS_MASK) == 0 && atomic_load_explicit(&entry->full_ns, memory_order_relaxed) <= now_ns &&
-         atomic_compare_exchange_strong_explicit(&entry->owner, &word, tag << HOLDERS_BITS | 1u, memory_order_acquire,
-                                                 memory_order_relaxed);
+  if ((word & HOLDERS_MASK) != 0 || atomic_load_explicit(&entry->full_ns, memory_order_relaxed) > now_ns) {
+    return CLAIM_BUSY;
+  }
+  /* seq_cst: of two that claim an entry each for one owner, one at least sees the other's.  Pairs with: is_claimed_twice(). */
+  return atomic_compare_exchange_strong_explicit(&entry->owner, &word, tag << HOLDERS_BITS | 1u, memory_order_seq_cst,
+                                                 memory_order_relaxed)
+           ? CLAIM_DONE
+           : CLAIM_RACED;
+}
+
+/* Has another entry of the set the owner, too? */
+static bool
+is_claimed_twice(struct entry *first, const struct entry *mine, uint64_t tag)
+{
+  for (uint32_t i = 0; i < N_WAYS; i++) {
+    /* seq_cst.  Pairs with: entry_claim(). */
+    if (&first[i] != mine && atomic_load_explicit(&first[i].owner, memory_order_seq_cst) >> HOLDERS_BITS == tag) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Gives a claim back as if it had never been.  False: others hold the entry already. */
+static bool
+entry_disclaim(struct entry *entry, uint64_t tag)
+{
+  uint64_t word = tag << HOLDERS_BITS | 1u;
+  return atomic_compare_exchange_strong_explicit(&entry->owner, &word, 0, memory_order_seq_cst, memory_order_relaxed);
 }
 
 static void
@@ -81,24 +114,45 @@ entry_let_go(struct entry *entry)
   (void)atomic_fetch_sub_explicit(&entry->owner, 1u, memory_order_release);
 }
 
-/* The owner's entry, with a hold on it.  NULL: *is_crowded, or there is no room for it.  Two requests that come first at the same time may
- * get an entry each: the owner's count is split then, for as long as both are in use. */
+/* One look for the owner's entry, or for one that can become it.  False: others were faster, look again. */
+static bool
+entry_look(struct entry *first, uint64_t tag, uint64_t most, uint64_t now_ns, bool *is_crowded, struct entry **out)
+{
+  *out = NULL;
+  for (uint32_t i = 0; i < N_WAYS; i++) {
+    if (entry_hold(&first[i], tag, most, is_crowded)) {
+      *out = &first[i];
+      return true;
+    }
+    if (*is_crowded) {
+      return true;
+    }
+  }
+  for (uint32_t i = 0; i < N_WAYS; i++) {
+    switch (entry_claim(&first[i], tag, now_ns)) {
+    case CLAIM_DONE:
+      *out = &first[i];
+      return !is_claimed_twice(first, *out, tag) || !entry_disclaim(*out, tag);
+    case CLAIM_RACED:
+      return false;
+    case CLAIM_BUSY:
+    default:
+      break;
+    }
+  }
+  return true;
+}
+
+/* The owner's entry, with a hold on it.  NULL: *is_crowded, or there is no room for it. */
 static struct entry *
 entry_find(const struct table *table, uint64_t hash, uint64_t most, uint64_t now_ns, bool *is_crowded)
 {
   const uint64_t tag  = hash >> HOLDERS_BITS != 0 ? hash >> HOLDERS_BITS : 1u;
   struct entry *first = table->entries + (hash & (table->n_sets - 1u)) * N_WAYS;
-  for (uint32_t i = 0; i < N_WAYS; i++) {
-    if (entry_hold(&first[i], tag, most, is_crowded)) {
-      return &first[i];
-    }
-    if (*is_crowded) {
-      return NULL;
-    }
-  }
-  for (uint32_t i = 0; i < N_WAYS; i++) {
-    if (entry_claim(&first[i], tag, now_ns)) {
-      return &first[i];
+  struct entry *found = NULL;
+  for (uint32_t i = 0; i < N_LOOKS; i++) {
+    if (entry_look(first, tag, most, now_ns, is_crowded, &found)) {
+      return found;
     }
   }
   return NULL;

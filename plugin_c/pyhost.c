@@ -6,6 +6,7 @@
 #include "pyhost.h"
 
 #include "bridge.h"
+#include "affinity_key.h"
 #include "controller.h"
 #include "host.h"
 #include "options.h"
@@ -290,6 +291,25 @@ state_serve(int argc, const char *const argv[])
   atsk_controller_started_with(options, version, written_s);
 }
 
+/* The key of affinity's cookies, before the last good state makes the first endpoint sets. */
+static enum atsk_status
+affinity_begin(int argc, const char *const argv[], char *why, size_t why_size)
+{
+  char line[ATSK_STATE_WHY_MAX] = "";
+  const char *key_file          = atsk_option_text(argc, argv, "session-key-file", "ATSK8S_SESSION_KEY_FILE");
+  const char *dir               = atsk_option_text(argc, argv, "state-dir", "ATSK8S_STATE_DIR");
+  const bool has_dir            = dir != NULL && dir[0] == '/'; /* Python refuses other paths */
+  const enum atsk_status status = atsk_affinity_key_load(key_file, has_dir ? dir : NULL, line, sizeof line);
+  if (status < 0) {
+    (void)snprintf(why, why_size, "%s", line);
+    return status;
+  }
+  if (line[0] != '\0') {
+    atsk_controller_log(2, line, strlen(line));
+  }
+  return ATSK_OK;
+}
+
 /* --- pyhost.h --------------------------------------------------------------------------------------------------------------- */
 
 static enum atsk_status
@@ -306,6 +326,10 @@ start_locked(enum atsk_plugin plugin, int argc, const char *const argv[], char *
   if (host.arguments == NULL || host.json == NULL) {
     (void)snprintf(why, why_size, "no memory for the arguments, or they are longer than %u bytes together", ARGS_MAX);
     return ATSK_E_NOMEM;
+  }
+  status = affinity_begin(argc, argv, why, why_size);
+  if (status != ATSK_OK) {
+    return status;
   }
   state_serve(argc, argv);
   if (atsk_host_thread(controller_thread, NULL) != ATSK_OK) {

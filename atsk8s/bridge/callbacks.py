@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +93,7 @@ class _Process:
         Raises:
             AtsK8sError: the options cannot work.
         """
+        settings = _located(settings)
         push_settings(settings)
         core = Core()
         self._keeper = Keeper()
@@ -111,7 +112,7 @@ class _Process:
             on_unusable=_end_start,
             on_settled=lib.atsk_py_trim,
             events=self._events,
-            cluster_settings=ClusterSettings(settings, own_namespaces(settings)[0], AtsRecords()),
+            cluster_settings=ClusterSettings(settings, AtsRecords()),
             is_draining=lambda: bool(lib.atsk_py_draining()),
             keeper=self._keeper,
             loaded=loaded_state(),
@@ -161,7 +162,7 @@ def _source(settings: Settings, keeper: Keeper) -> Source:
             Path(settings.manifests),
             watch_namespaces=settings.watch_namespaces,
             ignore_namespaces=settings.ignore_namespaces,
-            own_namespaces=own_namespaces(settings),
+            own_namespaces=settings.own_namespaces,
             keeper=keeper,
         )
     from atsk8s.source.kube.source import KubeSource
@@ -170,21 +171,22 @@ def _source(settings: Settings, keeper: Keeper) -> Source:
         _credentials(settings),
         watch_namespaces=settings.watch_namespaces,
         ignore_namespaces=settings.ignore_namespaces,
-        own_namespaces=own_namespaces(settings),
+        own_namespaces=settings.own_namespaces,
         keeper=keeper,
     )
 
 
-def own_namespaces(settings: Settings) -> tuple[str, ...]:
-    """The controller's own namespace, and that of --configmap if it is another one."""
-    own = settings.pod_namespace
-    if not own and not settings.manifests:
-        from atsk8s.source.kube.credentials import SERVICE_ACCOUNT_DIR
+def _located(settings: Settings) -> Settings:
+    """With the pod's own namespace, which its service account tells if no option does."""
+    if settings.pod_namespace or settings.manifests:
+        return settings
+    from atsk8s.source.kube.credentials import SERVICE_ACCOUNT_DIR
 
-        with suppress(OSError):
-            own = (SERVICE_ACCOUNT_DIR / "namespace").read_text(encoding="ascii", errors="replace").strip()
-    named = settings.configmap[:1] if settings.configmap else ()
-    return tuple(dict.fromkeys((own or "default", *named)))
+    try:
+        namespace = (SERVICE_ACCOUNT_DIR / "namespace").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):  # not in a pod
+        return settings
+    return replace(settings, pod_namespace=namespace)
 
 
 def _credentials(settings: Settings) -> Load:

@@ -11,9 +11,9 @@ from enum import StrEnum, unique
 from typing import Final, TypeAlias
 
 from atsk8s.cluster_settings import records
-from atsk8s.cluster_settings.certificates import HostCertificate, parse_tls_certificates
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.grants import Grant, parse_domain_access_list
+from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates
 from atsk8s.values import number_parser, parse_boolean
 
 CONFIGMAP_ANNOTATION: Final = "ats-configmap"  # "true": the ConfigMap is meant for us; the second ancestor's
@@ -85,12 +85,11 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key(
         name="tls-certificates",
-        state=KeyState.PENDING,
+        state=KeyState.LIVE,
         origin=_FIRST,
         parse=parse_tls_certificates,
         shape="DOMAIN[,DOMAIN...]:NS/SECRET ...",
-        help="Certificates for hosts whose Ingress names none.",
-        remedy="name the Secret in the Ingress's spec.tls, or use --default-certificate",
+        help="Certificates for hosts that have routes, and whose Ingresses name none; the first entry that matches.",
     ),
     Key(
         name="healthcheck-path",
@@ -173,7 +172,7 @@ def keys_table() -> str:
     rows = ["| key | from | state | what it does |", "|---|---|---|---|"]
     for key in KEYS:
         shape = key.shape.replace("|", "\\|")
-        text = key.help + (f" Until then: {key.remedy}." if key.remedy else "")
+        text = key.help + (f" Today: {key.remedy}." if key.remedy else "")
         rows.append(f"| `{key.name}: {shape}` | {key.origin} | {key.state} | {text} |")
     return "\n".join(rows) + "\n"
 

@@ -120,7 +120,7 @@ REFUSED: Final[dict[str, str]] = {
     }.items()
 }
 
-# Bounds that Traffic Server's table does not know, and whose crossing ends the process: an index into its list of buffer sizes.
+# Bounds that Traffic Server's table does not know: an index into its list of buffer sizes, which beyond it means something else.
 BOUNDS: Final[dict[str, tuple[int, int]]] = {PREFIX + "http.default_buffer_size": (0, 14)}
 
 

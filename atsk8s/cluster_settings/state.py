@@ -14,12 +14,12 @@ from typing import Protocol, TypeVar
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey
 from atsk8s.cluster_settings import records
-from atsk8s.cluster_settings.certificates import HostCertificate
 from atsk8s.cluster_settings.keys import CONFIGMAP_ANNOTATION, Key, KeyState, Value, key_of, parse_value
 from atsk8s.cluster_settings.records import Record, check_name, check_value
 from atsk8s.config import Settings
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.grants import Grant
+from atsk8s.model.host_certificates import HostCertificate
 from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.model.precedence import object_precedence
 
@@ -61,13 +61,10 @@ class _Wanted:
 class ClusterSettings:
     """See the module."""
 
-    def __init__(self, settings: Settings, namespace: str, table: RecordTable | None) -> None:
-        """Args:
-        namespace: the controller's own, whose marked ConfigMaps count.
-        table: None outside of Traffic Server: records are checked by name alone, and nothing is set.
-        """
+    def __init__(self, settings: Settings, table: RecordTable | None) -> None:
+        """`table` None is for outside of Traffic Server: records are checked by name alone, and nothing is set."""
         self._settings = settings
-        self._namespace = namespace
+        self._namespace = settings.own_namespaces[0]
         self._named = ObjectKey(*settings.configmap) if settings.configmap else None
         self._table = table
         self._maps: dict[ObjectKey, ConfigMap] = {}
@@ -216,5 +213,5 @@ class ClusterSettings:
 
 
 def _condition(ref: ObjectRef, reason: Reason, name: str, message: str) -> Condition:
-    shown = name if len(name) <= 100 else f"{name[:100]}..."
+    shown = name if len(name) <= 100 and name.isascii() and name.isprintable() else records.shown_value(name)
     return Condition(object=ref, reason=reason, message=f"{shown}: {message}")

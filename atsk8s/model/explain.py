@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
+from atsk8s.model.alternatives import others
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import (
     Backend,
@@ -63,6 +64,7 @@ def explain(state: Changes, authority: str, path: str, verdict: Verdict) -> Plai
         answer["services"] = {str(b.service): _service(state.services.get(b.service)) for b in rule.backends}
         ref = ObjectRef(kind="Ingress", namespace=rule.object.namespace, name=rule.object.name)
         answer["conditions"] = [_condition(condition) for condition in verdict(ref)]
+    answer["others"] = others(state.vhosts, tried, vhost, rule, normal_path)
     policy = next((state.tls[key] for key in (*tried[:-1], FALLBACK) if key in state.tls), None)
     if policy is not None:
         answer["tls"] = _tls(state, policy)

@@ -7,13 +7,14 @@ fault in `tls` costs that entry of `tls`: routes do not depend on certificates. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.api.networking import HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.annotated import Fault, ingress_annotations, policies_of
+from atsk8s.model.cookies import CookieDomain
 from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey
 from atsk8s.model.names import FALLBACK, NO_HOST, host_key, is_subdomain, shown
 from atsk8s.model.paths import match_kind, match_path
@@ -22,6 +23,8 @@ from atsk8s.model.precedence import Precedence, object_precedence, rule_order
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before spec.ingressClassName existed; still in wide use
 PATHS_MAX: Final = 10_000  # of one Ingress; etcd's object size allows about as many
+HOSTS_MAX: Final = 10_000  # of one Ingress, in rules and again in tls; etcd's object size allows a lot more
+CONDITIONS_MAX: Final = 64  # of one Ingress by itself; what else is wrong with it is counted
 
 
 class Shared:
@@ -94,7 +97,7 @@ def class_of(ingress: Ingress) -> str | None:
     return named if named is not None else ingress.metadata.annotations.get(CLASS_ANNOTATION) or None
 
 
-def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None) -> Claims:
+def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None, *, is_isolated: bool = False) -> Claims:
     """The claims of an Ingress that is ours.
 
     A rejected one claims nothing and has one fatal condition: half of an object that the API would refuse is a surprise.
@@ -103,9 +106,10 @@ def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None) ->
         key: its own.
         ingress: the object.
         shared: values that other Ingresses' rules have already; those made here are added.
+        is_isolated: namespaces must not reach each other's hosts by way of a browser either: see `cookies.domain_fault`.
     """
     try:
-        return _Translation(key, ingress, Shared() if shared is None else shared).claims()
+        return _Translation(key, ingress, Shared() if shared is None else shared, is_isolated=is_isolated).claims()
     except RejectError as rejection:
         return Claims(
             conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
@@ -116,18 +120,25 @@ def _ref(key: ObjectKey) -> ObjectRef:
     return ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
 
 
+def _check_count(n_hosts: int, field: str) -> None:
+    if n_hosts > HOSTS_MAX:
+        raise RejectError(Reason.TOO_LARGE, f"{field} have more than {HOSTS_MAX} hosts: split the Ingress")
+
+
 class _Translation:
     """The state of one call of `translate`."""
 
-    def __init__(self, key: ObjectKey, ingress: Ingress, shared: Shared) -> None:
+    def __init__(self, key: ObjectKey, ingress: Ingress, shared: Shared, *, is_isolated: bool) -> None:
         self._key = key
         self._spec = ingress.spec
         self._created_s = ingress.metadata.created_s
         self._conditions: list[Condition] = []
+        self._n_untold = 0
         self._backends = shared.backends
         said, faults = ingress_annotations(ingress.metadata.annotations)
         policies, useless = policies_of(said)
         self._policies = shared.policies.setdefault(policies, policies) if policies else ()
+        self._cookies = CookieDomain(said, policies, shared.policies, is_isolated=is_isolated)
         self._weights = dict(said.service_weights or ())
         self._split: dict[int | str, tuple[Backend, ...]] = {}  # by port: what a path is split over
         self._faults: tuple[Fault, ...] = (*faults, *useless)
@@ -138,20 +149,33 @@ class _Translation:
         default = self._default()
         hosts = self._hosts()
         if self._spec.rules:
-            routes = tuple((host, self._claim(rules, default)) for host, rules in hosts.items())
+            routes = tuple((host, self._claim(host, rules, default)) for host, rules in hosts.items())
         elif default is not None:
-            routes = ((FALLBACK, self._claim({}, default)),)
+            routes = ((FALLBACK, self._claim(FALLBACK, {}, default)),)
         else:
             if self._spec.default_backend is None:
                 raise RejectError(Reason.MALFORMED, "spec has neither rules nor defaultBackend: give it one of them")
             routes = ()
-        return Claims(routes=routes, tls=self._tls(hosts), conditions=tuple(self._conditions))
+        tls = self._tls(hosts)
+        if self._cookies.faults:
+            self._complain(Reason.INVALID_ANNOTATION, self._cookies.message())
+        if self._n_untold:
+            message = f"{self._n_untold} more parts of it are left out"
+            self._conditions.append(Condition(object=_ref(self._key), reason=Reason.MALFORMED, message=message))
+        return Claims(routes=routes, tls=tls, conditions=tuple(self._conditions))
 
     def _complain(self, reason: Reason, message: str) -> None:
-        self._conditions.append(Condition(object=_ref(self._key), reason=reason, message=message))
+        if len(self._conditions) < CONDITIONS_MAX:
+            self._conditions.append(Condition(object=_ref(self._key), reason=reason, message=message))
+        else:
+            self._n_untold += 1
 
-    def _claim(self, rules: dict[tuple[str, PathMatchKind], Rule], default: Rule | None) -> RouteClaim:
+    def _claim(self, host: HostKey, rules: dict[tuple[str, PathMatchKind], Rule], default: Rule | None) -> RouteClaim:
         in_order = tuple(sorted(rules.values(), key=rule_order)) if len(rules) > 1 else tuple(rules.values())
+        policies = self._cookies.policies(host, self._policies)
+        if policies is not self._policies:
+            in_order = tuple(replace(rule, policies=policies) for rule in in_order)
+            default = replace(default, policies=policies) if default is not None else None
         return RouteClaim(object=self._key, created_s=self._created_s, rules=in_order, default=default)
 
     def _default(self) -> Rule | None:
@@ -173,6 +197,7 @@ class _Translation:
         for i, rule in enumerate(self._spec.rules):
             host = host_key(rule.host, f"spec.rules[{i}].host") if rule.host else NO_HOST
             rules = hosts.setdefault(host, {})
+            _check_count(len(hosts), "spec.rules")
             # Without `http`, or with null paths: all of the host's traffic is the default backend's.
             paths = rule.http.paths if rule.http is not None else ()
             n_paths += len(paths)
@@ -252,6 +277,7 @@ class _Translation:
             for host in self._tls_hosts(entry.hosts, field) if entry.hosts else tuple(hosts):
                 if host != NO_HOST:
                     secrets.setdefault(host, {})[secret] = None
+            _check_count(len(secrets), "spec.tls")
             if not entry.hosts and all(host == NO_HOST for host in hosts):
                 self._complain(
                     Reason.UNSUPPORTED,

@@ -16,13 +16,16 @@ from atsk8s.api import core
 from atsk8s.api.discovery import EndpointSlice
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.api.networking import Ingress, IngressClass
-from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
+from atsk8s.config import Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason, RejectError
 from atsk8s.model.assemble import Owner, assemble_fallback, assemble_tls, assemble_vhost, services_of
 from atsk8s.model.changes import Changes as Changes
+from atsk8s.model.claimants import Claimants
 from atsk8s.model.explain import dump, explain
+from atsk8s.model.grants import Grant
+from atsk8s.model.host_certificates import HostCertificate, policy_for
 from atsk8s.model.index import ClaimIndex, References
-from atsk8s.model.ingress import Claims, RouteClaim, Shared, TlsClaim, class_of, translate
+from atsk8s.model.ingress import Claims, RouteClaim, TlsClaim
 from atsk8s.model.ir import (
     Certificate,
     Condition,
@@ -43,7 +46,6 @@ O = TypeVar("O", bound=KubeObject)
 K = TypeVar("K")
 V = TypeVar("V")
 
-_NO_CLAIMS: Final = Claims()
 _SHARED_SPARE: Final = 4096  # shared values that may be of no use any more
 
 
@@ -58,6 +60,9 @@ class Model:
     """See the module."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises:
+        SettingsError: an option cannot be read.
+        """
         self._settings = settings
         self._address_rules = AddressRules(
             allow_external_names=settings.allow_external_names, allow_loopback=settings.allow_loopback_endpoints
@@ -66,6 +71,8 @@ class Model:
         backend, secret = settings.default_backend, settings.default_certificate
         self._default_backend = ServiceKey(namespace=backend[0], name=backend[1], port=backend[2]) if backend else None
         self._default_certificate = ObjectKey(*secret) if secret else None
+        self._host_certificates: tuple[HostCertificate, ...] = ()
+        self._claimants = Claimants(settings, self._take_claims)
         # What may be known outside and is not in the state: a drain after a reset says that it is gone.
         self._ghosts: Changes = Changes()
         self._last: Changes = Changes()
@@ -73,15 +80,11 @@ class Model:
 
     def _clear(self) -> None:
         # Objects, as put.
-        self._ingresses: dict[ObjectKey, Ingress] = {}
-        self._classes: dict[str, IngressClass] = {}
+        self._claimants.clear()  # Ingresses, IngressClasses and Namespaces
         self._services: dict[ObjectKey, core.Service] = {}
         self._slices: dict[ObjectKey, EndpointSlice] = {}
         self._secrets: dict[ObjectKey, core.Secret] = {}
         # What they translate to, and indexes.
-        self._claims: dict[ObjectKey, Claims] = {}  # of the Ingresses that are ours
-        self._shared = Shared()
-        self._by_class: dict[str | None, dict[ObjectKey, None]] = {}
         self._routes: ClaimIndex[RouteClaim] = ClaimIndex()
         self._tls_claims: ClaimIndex[TlsClaim] = ClaimIndex()
         self._strict = StrictTenancy(self._routes, self._tls_claims) if self._settings.tenancy is Tenancy.STRICT else None
@@ -133,9 +136,9 @@ class Model:
         """
         match kind.name:
             case "Ingress":
-                self._put_ingress(key, _typed(obj, Ingress))
+                self._claimants.put_ingress(key, _typed(obj, Ingress))
             case "IngressClass":
-                self._put_class(key, _typed(obj, IngressClass))
+                self._claimants.put_class(key, _typed(obj, IngressClass))
             case "Service":
                 _set(self._services, key, _typed(obj, core.Service))
                 self._touch_service(key)
@@ -146,65 +149,33 @@ class Model:
                 if key in self._certificate_uses:
                     self._dirty_certificates[key] = None
             case "Namespace":
-                pass  # nothing reads one yet
+                self._claimants.put_namespace(key, _typed(obj, core.Namespace))
             case name:
                 raise InvariantError(f"the model knows no kind {name}")
 
-    def _put_ingress(self, key: ObjectKey, ingress: Ingress | None) -> None:
-        former = self._ingresses.get(key)
-        if former is not None and (ingress is None or class_of(former) != class_of(ingress)):
-            peers = self._by_class[class_of(former)]
-            del peers[key]
-            if not peers:
-                del self._by_class[class_of(former)]
-        _set(self._ingresses, key, ingress)
-        if ingress is not None:
-            self._by_class.setdefault(class_of(ingress), {})[key] = None
-        self._claim(key)
-
-    def _claim(self, key: ObjectKey) -> None:
-        """Bring the claims of one Ingress up to date."""
-        ingress = self._ingresses.get(key)
-        former = self._claims.get(key, _NO_CLAIMS)
-        claims: Claims | None = None
-        if ingress is not None and self._is_ours(key, class_of(ingress)):
-            claims = translate(key, ingress, self._shared)
-            if len(self._shared) > _SHARED_SPARE + 2 * len(self._service_uses):
-                self._shared.clear()  # most are of Ingresses that are gone; the others are shared less, no more
-        _set(self._claims, key, claims)
-        now = claims or _NO_CLAIMS
+    def _take_claims(self, key: ObjectKey, former: Claims, now: Claims) -> None:
+        """One Ingress's claims have changed, or its verdict has."""
         for host in self._routes.replace(former.routes, now.routes):
             self._dirty_hosts[host] = None
-            if host in self._tls_claims:  # the certificates of the namespace that owns the routes come first
+            # The certificates of the namespace that owns the routes come first; and some hosts have one because of their routes.
+            if host in self._tls_claims or self._host_certificates:
                 self._dirty_tls[host] = None
         for host in self._tls_claims.replace(former.tls, now.tls):
             self._dirty_tls[host] = None
         self._verdicts.put(("Ingress", key), now.conditions)
+        shared = self._claimants.shared
+        if len(shared) > _SHARED_SPARE + 2 * len(self._service_uses):
+            shared.clear()  # most are of Ingresses that are gone; the others are shared less, no more
 
-    def _is_ours(self, key: ObjectKey, class_name: str | None) -> bool:
-        settings = self._settings
-        if settings.watch_namespaces and key.namespace not in settings.watch_namespaces:
-            return False
-        if key.namespace in settings.ignore_namespaces:
-            return False
-        if class_name is None:
-            return settings.watch_ingress_without_class or any(
-                found.is_default and self._is_our_class(name) for name, found in self._classes.items()
-            )
-        return self._is_our_class(class_name)
+    def set_grants(self, grants: tuple[Grant, ...] | None) -> None:
+        """`domain-access-list` of ConfigMaps; () grants nothing, None is no list.  It stays through `reset`."""
+        self._claimants.set_grants(grants)
 
-    def _is_our_class(self, name: str) -> bool:
-        found = self._classes.get(name)
-        return name in self._settings.ingress_classes or (found is not None and found.spec.controller == CONTROLLER_NAME)
-
-    def _put_class(self, key: ObjectKey, new: IngressClass | None) -> None:
-        former = self._classes.get(key.name)
-        _set(self._classes, key.name, new)
-        if (former and (former.spec.controller, former.is_default)) == (new and (new.spec.controller, new.is_default)):
-            return
-        for class_name in (key.name, None):
-            for ingress in tuple(self._by_class.get(class_name, ())):
-                self._claim(ingress)
+    def set_host_certificates(self, certificates: tuple[HostCertificate, ...]) -> None:
+        """Certificates for hosts that have routes, and whose Ingresses name none."""
+        if certificates != self._host_certificates:
+            self._host_certificates = certificates
+            self._dirty_tls.update(dict.fromkeys(self._routes))
 
     def _touch_service(self, key: ObjectKey) -> None:
         for port in self._ports_of.get(key, ()):
@@ -298,6 +269,8 @@ class Model:
             routes = self._routes.get(host)
             namespace = routes[0].object.namespace if routes else None
             new, conditions = assemble_tls(host, self._tls_claims.get(host), routes_namespace=namespace, owner=self._owner(host))
+            if new is None and routes and self._host_certificates:
+                new = policy_for(host, self._host_certificates)
         self._verdicts.put(("tls", host), conditions)
         former = self._tls.get(host)
         if new != former:
@@ -405,7 +378,7 @@ class Model:
         found = self._verdicts.of(ref)
         if ref.kind != "Ingress":
             return found
-        claims = self._claims.get(ObjectKey(ref.namespace, ref.name))
+        claims = self._claimants.claims(ObjectKey(ref.namespace, ref.name))
         if claims is None:
             return found
         shared = {
@@ -422,7 +395,7 @@ class Model:
 
     def verdicts(self) -> Mapping[ObjectRef, tuple[Condition, ...]]:
         """The verdict of every Ingress of ours, and of every other object that has conditions, sorted by object."""
-        refs = {ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name) for key in self._claims}
+        refs = {ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name) for key in self._claimants}
         refs.update(condition.object for condition in self._verdicts)
         return {ref: self.verdict(ref) for ref in sorted(refs)}
 

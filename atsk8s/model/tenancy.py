@@ -5,6 +5,8 @@ which no other namespace had a host under it; from then on every host under it i
 claimant's.  "Under" is what the wildcard stands for: one label more.
 
 So a host depends on the claims of its wildcard and a wildcard on those of the hosts under it; `affected` says what that comes to.
+A claim on every host (a rule without host, an Ingress without rules) would be one on other namespaces' as well: `access` refuses it
+before it gets here, unless `domain-access-list` grants it.
 """
 
 from __future__ import annotations
@@ -30,14 +32,47 @@ class _First(NamedTuple):
 
 
 class _Group:
-    """One wildcard and the hosts under it.  `hosts`: those with any claim; `firsts`: sorted; `grant`: who has the wildcard."""
+    """One wildcard and the hosts under it.  `hosts`: those with any claim; `grant`: who has the wildcard.
 
-    __slots__ = ("firsts", "grant", "hosts")
+    The oldest claims are kept by namespace, and of each namespace the oldest again: who stands in a namespace's way is found
+    without a look at the namespace's own hosts, however many there are.
+    """
+
+    __slots__ = ("_firsts", "_heads", "grant", "hosts")
 
     def __init__(self) -> None:
-        self.firsts: list[_First] = []
+        self._firsts: dict[str, list[_First]] = {}  # by namespace, sorted
+        self._heads: list[_First] = []  # the first one of each, sorted
         self.hosts: dict[HostKey, _First | None] = {}
         self.grant: RouteClaim | None = None
+
+    def add(self, first: _First) -> None:
+        """A host has an oldest claim."""
+        firsts = self._firsts.setdefault(first.namespace, [])
+        if not firsts or first < firsts[0]:
+            if firsts:
+                _remove(self._heads, firsts[0])
+            insort(self._heads, first)
+        insort(firsts, first)
+
+    def remove(self, first: _First) -> None:
+        """It has it no longer."""
+        firsts = self._firsts[first.namespace]
+        if first == firsts[0]:
+            _remove(self._heads, first)
+            if len(firsts) > 1:
+                insort(self._heads, firsts[1])
+        _remove(firsts, first)
+        if not firsts:
+            del self._firsts[first.namespace]
+
+    def first_foreign(self, namespace: str) -> _First | None:
+        """The oldest claim of another namespace than this one: of two heads, one is."""
+        return next((first for first in self._heads[:2] if first.namespace != namespace), None)
+
+
+def _remove(firsts: list[_First], first: _First) -> None:
+    del firsts[bisect_left(firsts, first)]
 
 
 class StrictTenancy:
@@ -96,7 +131,7 @@ class StrictTenancy:
         """Of one that is not granted.  With certificates alone it takes nobody's host, but must not serve another's either."""
         blocker: _First | None = None
         for claim in claims:
-            blocker = self._first_foreign(group, claim.object.namespace)
+            blocker = group.first_foreign(claim.object.namespace)
             if blocker is None and not is_routed:
                 return Owner(namespace=claim.object.namespace, why=f"Ingress {claim.object} is older")
         return (
@@ -108,11 +143,11 @@ class StrictTenancy:
     def _update(self, group: _Group, host: HostKey) -> None:
         former = group.hosts.pop(host, None)
         if former is not None:
-            del group.firsts[bisect_left(group.firsts, former)]
+            group.remove(former)
         claims = self._routes.get(host)
         if claims:
             first = _First(claims[0].precedence, claims[0].object.namespace, host)
-            insort(group.firsts, first)
+            group.add(first)
             group.hosts[host] = first
         elif host in self._tls:
             group.hosts[host] = None
@@ -121,17 +156,14 @@ class StrictTenancy:
         claims = self._routes.get(wildcard)
         if not claims:
             return None
-        # Of the hosts' namespaces only the oldest that is another one counts: at most two are looked for, however many there are.
-        foreign: dict[str, _First | None] = {}
+        # Of a namespace's claims on the wildcard its oldest has the best prospects.
+        seen: set[str] = set()
         for claim in claims:
             namespace = claim.object.namespace
-            if namespace not in foreign:
-                foreign[namespace] = self._first_foreign(group, namespace)
-            first = foreign[namespace]
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            first = group.first_foreign(namespace)
             if first is None or first.precedence > claim.precedence:
                 return claim
         return None
-
-    @staticmethod
-    def _first_foreign(group: _Group, namespace: str) -> _First | None:
-        return next((first for first in group.firsts if first.namespace != namespace), None)

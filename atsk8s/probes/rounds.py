@@ -80,8 +80,11 @@ class EndpointHealth:
         return found
 
     def take(self, services: Mapping[ServiceKey, Service | None]) -> None:
-        """These are published now; None: gone."""
-        self._prober.take(services)
+        """These are published now; None: gone.  Raises nothing, as `round`: what is published is, whatever becomes of checks."""
+        try:
+            self._prober.take(services)
+        except Exception:
+            _log.exception("health checks could not be begun; they will be tried again")
 
     def round(self) -> None:
         """Raises nothing: a fault here is no reason to stop committing."""

@@ -44,7 +44,7 @@ class Target:
     n_bad: int = 0  # in a row
     is_out: bool = False
     why: str = ""  # of the last failure
-    is_asked: bool = False  # an answer is being waited for
+    due_at: float = 0.0  # when it is, or was last, to be asked
     is_dropped: bool = False
 
     @property
@@ -144,5 +144,6 @@ class Targets:
         return max(0.0, self._due[0].at - now) if self._due else float("inf")
 
     def _schedule(self, target: Target, at: float) -> None:
+        target.due_at = at
         self._n_due += 1
         heapq.heappush(self._due, _Due(at, self._n_due, target))

@@ -45,7 +45,6 @@ CORE = tuple(
         "grpc",
         "treatment",
         "defaults",
-        "client",
         "options",
         "ats_records",
         "state",

@@ -1,9 +1,6 @@
 /* Who a request comes from: peers, chains of trusted proxies, and what clients write to be somebody else. */
-#include "client.h"
+#include "../../plugin_c/client.c" /* with settings of this test's own */
 #include "tap.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
 
 /* controller.c's, over what it stands on */
 bool

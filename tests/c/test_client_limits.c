@@ -214,6 +214,44 @@ threads_share(void)
   CHECK(n == 3, "and everything was given back");
 }
 
+/* All come at once, for an owner that has no entry yet. */
+static pthread_barrier_t barrier;
+static _Atomic uint32_t n_passed[N_ROUNDS / 10];
+
+static void *
+racer(void *unused)
+{
+  const struct atsk_policy_limits one = {.client_concurrency = 1};
+  for (uint32_t i = 0; i < N_ROUNDS / 10; i++) {
+    struct atsk_limits_hold hold = {0, 0};
+    (void)pthread_barrier_wait(&barrier);
+    if (ask(&one, 50, ipv4(8, 8, (uint8_t)(i >> 8), (uint8_t)i), START, &hold).verdict == ATSK_LIMITS_ALLOWED) {
+      atomic_fetch_add(&n_passed[i], 1);
+    }
+    (void)pthread_barrier_wait(&barrier);
+    atsk_limits_release(&hold);
+  }
+  return unused;
+}
+
+static void
+threads_race(void)
+{
+  pthread_t threads[4];
+  uint32_t n_wrong = 0;
+  REQUIRE(pthread_barrier_init(&barrier, NULL, 4) == 0, "barrier");
+  for (unsigned i = 0; i < 4; i++) {
+    REQUIRE(pthread_create(&threads[i], NULL, racer, NULL) == 0, "thread");
+  }
+  for (unsigned i = 0; i < 4; i++) {
+    REQUIRE(pthread_join(threads[i], NULL) == 0, "join");
+  }
+  for (uint32_t i = 0; i < N_ROUNDS / 10; i++) {
+    n_wrong += n_passed[i] != 1 ? 1 : 0;
+  }
+  CHECK(n_wrong == 0, "of four first requests at once one passes, %d times: %u wrong", N_ROUNDS / 10, n_wrong);
+}
+
 int
 main(void)
 {
@@ -223,6 +261,7 @@ main(void)
   totals();
   exemptions();
   threads_share();
+  threads_race();
   full();
   return tap_end();
 }

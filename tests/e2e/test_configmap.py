@@ -1,5 +1,5 @@
-"""ConfigMaps of a real API server change a real Traffic Server's records while it runs: the second ancestor's walk-through, what is wrong
-with one, and what a refusal costs."""
+"""ConfigMaps of a real API server change a real Traffic Server's records while it runs: the second ancestor's walk-through, what is
+wrong with one, and what a refusal costs."""
 
 from __future__ import annotations
 

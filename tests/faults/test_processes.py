@@ -375,6 +375,7 @@ def test_python_fails(opened: tuple[Site, Door], app: App, fault: FaultFactory, 
     with site.loaded(app, measured) as traffic:
         before = site.ats.counter("atsk8s_controller_errors_total")
         door.run(FAILS.format(times=3, error=error))
+        took_s("it has begun", lambda: site.ats.counter("atsk8s_controller_errors_total") > before, timeout_s=10)
         measured.recovered_s = site.await_fresh(app, timeout_s=30)
         assert site.ats.counter("atsk8s_controller_errors_total") >= before + 3
         assert site.ats.admin("/livez").status == 200

@@ -364,6 +364,9 @@ class FakeApi:
                 version, left = self.version, list(collection.objects.values())
             asked = query.get("resourceVersion", "0")
             limit = int(query.get("limit", "0")) or len(left)
+            is_exact = "limit" in query and asked not in ("", "0") and "resourceVersionMatch" not in query
+            if is_exact:  # API concepts, "the resourceVersion parameter": with a limit, unset means Exact
+                version = int(asked)
             meta: Json = {"resourceVersion": str(version)}
             if len(left) > limit:
                 meta["continue"] = f"page-{version}-{len(left)}"

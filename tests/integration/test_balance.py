@@ -43,8 +43,8 @@ SITES: dict[str, tuple[list[str], dict[str, str]]] = {
 
 def objects() -> list[Json]:
     made: list[Json] = []
-    for name, (addresses, annotations) in SITES.items():
-        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=annotations), *app(name, addresses)]
+    for name, (addresses, said) in SITES.items():
+        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=said), *app(name, addresses)]
     return made
 
 
@@ -165,3 +165,20 @@ def test_endpoint_that_fails_is_left_out(ats: Ats, backends: Backends) -> None:
         assert pod_of(ats.get("/", host="sick.test")) == PODS[0].name
     assert ats.counter("atsk8s_endpoint_health_changes_total", result="ejected") == ejected + 1
     assert backends.counts()[BAD.name].requests == 3
+
+
+def test_two_proxies_with_one_key_have_the_same_cookies(build: Build, backends: Backends) -> None:
+    """And so has one that was started again; who has another key, or none, has others."""
+    given: list[dict[str, str]] = []
+    for key in ("0123456789abcdef" * 2, "0123456789abcdef" * 2, ""):
+        with ats_directory() as directory:
+            key_file = directory.parent / "session.key"
+            key_file.write_text(key, encoding="ascii")
+            key_file.chmod(0o644)
+            made = Ats(build, directory, options=Options(plugin_options=[f"--session-key-file={key_file}"] if key else []))
+            made.write("site.yaml", objects())
+            with made:
+                answers = [made.get("/", host="sticky.test") for _ in range(N_PODS)]
+                given.append({pod_of(answer): (cookie_of(answer) or "").split(";")[0] for answer in answers})
+    assert len(given[0]) == N_PODS and given[0] == given[1] != given[2]
+    assert not set(given[0].values()) & set(given[2].values())

@@ -36,8 +36,8 @@ SITES: dict[str, dict[str, str]] = {
 
 def objects() -> list[Json]:
     made: list[Json] = [*app("pod", [POD.ip])]
-    for name, annotations in SITES.items():
-        made.append(ingress(name, {f"{name}.test": [path("pod")]}, annotations=annotations))
+    for name, said in SITES.items():
+        made.append(ingress(name, {f"{name}.test": [path("pod")]}, annotations=said))
     return made
 
 

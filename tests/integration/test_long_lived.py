@@ -1,8 +1,8 @@
-"""Answers that last: silent long polls, events now and then, WebSockets that say nothing.  No default of Traffic Server cuts them, and
-nothing keeps their bytes back.
+"""Answers that last: silent long polls, events now and then, WebSockets that say nothing.  No default of Traffic Server cuts them,
+and nothing keeps their bytes back.
 
-The server's limits are short here, so that a minute's defaults show within seconds: a header may take 3 s, a pod's silence 3 s where
-its rule says nothing, an HTTP/2 connection's 4 s.
+The server's limits are short here, so that a minute's defaults show within seconds: a header may take 3 s, a pod be silent for 3 s
+where its rule says nothing, an HTTP/2 connection for 4 s.
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def http2(ats: Ats, target: str) -> tuple[str, float]:
     command += ["--write-out", "%{http_version} %{http_code} %{size_download}", "--header", "Host: long.test"]
     before = time.monotonic()
     done = subprocess.run(
-        [*command, f"https://{ats.options.address}:{ats.https_port}{target}"], capture_output=True, text=True, check=False, timeout=40
+        [*command, f"https://{ats.options.address}:{ats.https_port}{target}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
     )
     return done.stdout, time.monotonic() - before
 

@@ -4,17 +4,21 @@ back.  What a record is now is asked of Traffic Server itself (tslua reads it th
 from __future__ import annotations
 
 import itertools
+import ssl
+import subprocess
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import pytest
 
+from deploy import compile as compiler
 from deploy.compile import Build
 from tests.harness import processes
 from tests.harness.ats import Ats, Options, ats_directory
+from tests.harness.authority import Authority, served_serial
 from tests.harness.backends import Backends, Pod
-from tests.harness.manifests import Json, app, ingress, path
+from tests.harness.manifests import Json, app, ingress, path, tls_secret
 
 POD = Pod(app="blue", ip="127.61.1.1", port=28091)
 VIA = "proxy.config.http.insert_response_via_str"
@@ -166,13 +170,13 @@ def test_texts_and_fractions(ats: Ats) -> None:
 
 def test_what_is_wrong_is_said_and_the_rest_applied(ats: Ats) -> None:
     wrong = {
-        "proxy.config.http.slow.log.treshold": ("UnknownSetting", "no record of this Traffic Server"),
+        "proxy.config.http.slow.log.thresholds": ("UnknownSetting", "no record of this Traffic Server"),
         "proxy.process.http.total_client_connections": ("UnknownSetting", "is not known"),
         "tls-versions": ("UnknownSetting", "domain-access-list"),
         "proxy.config.http.insert_request_via_str": ("InvalidSetting", "0 to 4"),  # "abc" would become 0
         "proxy.config.log.rolling_enabled": ("InvalidSetting", "0 to 4"),  # 5
         "proxy.config.log.rolling_size_mb": ("InvalidSetting", "does not match"),  # 0
-        "proxy.config.http.default_buffer_size": ("InvalidSetting", "0 to 14"),  # 15 would end the process
+        "proxy.config.http.default_buffer_size": ("InvalidSetting", "0 to 14"),  # an index
         "proxy.config.http.server_ports": ("Unsupported", "at start only"),
         "proxy.config.cache.ram_cache.size": ("Unsupported", "at start only"),
         "proxy.config.exec_thread.affinity": ("Unsupported", "read-only"),
@@ -248,6 +252,106 @@ def test_changes_in_quick_succession_under_traffic(ats: Ats) -> None:
         if time.monotonic() > ends_at:
             break
     await_record(ats, key, str(value))
+
+
+# Sets one record for ever, through the core's own function, with a callback that reads others: Traffic Server runs it every 3 s.
+SETTING = r"""
+#include "ats_records.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void TSPluginInit(int argc, const char *argv[]);
+
+static void *
+set_for_ever(void *unused)
+{
+  for (unsigned long i = 0;; i++) {
+    char tag[32];
+    (void)snprintf(tag, sizeof tag, "tag%lu", i);
+    if (atsk_record_write("proxy.config.diags.debug.tags", ATSK_RECORD_STRING, tag, 3) != ATSK_OK) {
+      abort();
+    }
+  }
+  return unused;
+}
+
+void
+TSPluginInit(int argc, const char *argv[])
+{
+  (void)argc, (void)argv;
+  pthread_t thread;
+  (void)pthread_create(&thread, NULL, set_for_ever, NULL);
+}
+"""
+
+
+def test_setting_meets_the_callbacks_of_the_same_record(build: Build, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With Traffic Server's own lock the whole process stands still within two of its rounds, for good (docs/adr/0009)."""
+    tags = "proxy.config.diags.debug.tags"
+    with Backends([POD], directory=tmp_path_factory.mktemp("backends")), ats_directory() as directory:
+        source, plugin, script = (directory.parent / name for name in ("setting.c", "setting.so", "asking.lua"))
+        source.write_text(SETTING, encoding="ascii")
+        script.write_text(ASKING, encoding="ascii")
+        core = compiler.PLUGIN_C / "ats_records.c"
+        command = ["cc", *compiler.compile_flags(), "-fvisibility=default", "-shared", "-o", plugin, source, core, "-lpthread"]
+        subprocess.run(command, check=True)
+        for file in (plugin, script):
+            file.chmod(0o755)
+        options = Options(
+            rule_plugins=f"@plugin=tslua.so @pparam={script}",
+            global_plugins=[str(plugin)],
+            records={"proxy.config.plugin.load_elevated": 0},
+        )
+        made = Ats(build, directory, options=options)
+        made.write("site.yaml", [ingress("site", {"blue.test": [path("blue")]}), *app("blue", [POD.ip], port=POD.port)])
+        with made as ats:
+            seen: set[str] = set()
+            ends_at = time.monotonic() + 10.0
+            while time.monotonic() < ends_at:
+                seen.add(record(ats, tags, "string"))
+            assert len(seen) > 100
+            ats.kill()
+            ats._child = None  # its plugin without an end would not let it stop in order
+
+
+def test_the_first_ancestors_certificates(ats: Ats, tmp_path: Path) -> None:
+    """A host whose Ingress names no certificate gets the listed one; its own comes first; without either no handshake."""
+    authority = Authority(tmp_path / "ca.pem")
+    listed, own = authority.pair(["blue.test"]), authority.pair(["blue.test"])
+    secret = tls_secret("listed", listed.certificate, listed.key, namespace="certs")
+    settings = configmap("settings", {"tls-certificates": "other.test,*lue.test:certs/other\tblue.test:certs/listed"})
+
+    def shown() -> int:
+        with processes.connect(ats.place, "127.0.0.1", ats.https_port) as plain:
+            try:
+                with authority.client_context().wrap_socket(plain, server_hostname="blue.test") as tls:
+                    return served_serial(tls)
+            except (ssl.SSLError, ConnectionResetError):
+                return 0
+
+    def await_shown(serial: int, what: str) -> None:
+        processes.await_condition(what, lambda: shown() == serial, timeout_s=UPDATE_TIMEOUT_S)
+
+    assert shown() == 0
+    ats.write("tls.yaml", [secret])
+    ats.write("configmaps.yaml", [settings])
+    await_shown(listed.serial, "the listed certificate is shown")
+    assert conditions(ats) == {}
+    ats.write(
+        "tls.yaml",
+        [
+            secret,
+            ingress("own", {"blue.test": [path("blue", "/own")]}, tls={"own": ["blue.test"]}),
+            tls_secret("own", own.certificate, own.key),
+        ],
+    )
+    await_shown(own.serial, "the Ingress's own certificate is shown")
+    ats.write("tls.yaml", [secret])
+    await_shown(listed.serial, "the listed certificate is shown again")
+    ats.write("configmaps.yaml", [])
+    await_shown(0, "no certificate is shown")
+    ats.write("tls.yaml", [])
 
 
 def test_a_restart_applies_them_again(ats: Ats, tmp_path: Path) -> None:

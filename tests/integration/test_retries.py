@@ -41,8 +41,8 @@ SITES: dict[str, tuple[list[str], dict[str, str]]] = {
 def objects() -> list[Json]:
     """Each host with an Ingress and a Service of its own."""
     made: list[Json] = []
-    for name, (addresses, annotations) in SITES.items():
-        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=annotations), *app(name, sorted(set(addresses)))]
+    for name, (addresses, said) in SITES.items():
+        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=said), *app(name, sorted(set(addresses)))]
     return made
 
 

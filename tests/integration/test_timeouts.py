@@ -34,8 +34,8 @@ SITES: dict[str, tuple[list[str], dict[str, str]]] = {
 
 def objects() -> list[Json]:
     made: list[Json] = []
-    for name, (addresses, annotations) in SITES.items():
-        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=annotations), *app(name, addresses)]
+    for name, (addresses, said) in SITES.items():
+        made += [ingress(name, {f"{name}.test": [path(name)]}, annotations=said), *app(name, addresses)]
     return made
 
 

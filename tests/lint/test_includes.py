@@ -19,7 +19,7 @@ From the bottom up; a file includes its own layer's headers only where a line be
     client
     admission
     preference | decision | attempts, deadlines, body_count
-    txn, tls and their other parts | state, bridge | options, host, pyhost
+    txn, tls and their other parts | state, bridge | ats_records, options, host, pyhost
     kubernetes_remap, kubernetes_ssl
 """
 
@@ -81,7 +81,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "body_count": ("ats", "atsk_base"),
     "admission": ("ats", *_BASE, "client", "client_limits", "controller", "grpc", "stats"),
     "preference": ("ats", *_BASE, "admission", "affinity", "balance", "controller", "incoming", "policies", "vhost"),
-    "attempts": ("ats", *_BASE, "controller", "deadlines", "endpoints", "next_hop", "respond", "retry_budget", "stats", "treatment"),
+    "attempts": (
+        "ats",
+        *_BASE,
+        "controller",
+        "deadlines",
+        "endpoints",
+        "next_hop",
+        "respond",
+        "retry_budget",
+        "stats",
+        "treatment",
+    ),
     "decision": (
         *(*_TABLE, "ats", "admission", "client_limits", "controller", "deadlines", "incoming"),
         *("policies", "preference", "respond", "stats", "treatment"),
@@ -100,7 +111,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ats_records": ("atsk_base",),
     # The host side of the controller: the process, its log, its records, its drain.
     "host": ("atsk_base", "ats", "controller", "tls", "txn"),
-    "pyhost": ("atsk_base", "ats", "bridge", "controller", "host", "options", "publish", "state"),
+    "pyhost": ("atsk_base", "affinity_key", "ats", "bridge", "controller", "host", "options", "publish", "state"),
     "kubernetes_remap": ("ats", "atsk_base", "host", "pyhost", "txn"),
     "kubernetes_ssl": ("ats", "atsk_base", "host", "pyhost", "tls"),
 }

@@ -29,6 +29,16 @@ class Gathering(Generic[K]):
         self.objects: dict[ObjectKey, K] = {}
         self.rejected: dict[ObjectKey, Rejection] = {}
 
+    def take(self, key: ObjectKey, found: K | Rejection | None, *, is_deleted: bool) -> None:
+        """Take in what an event of a streamed list says of an object."""
+        self.rejected.pop(key, None)
+        if is_deleted:
+            self.objects.pop(key, None)
+        elif isinstance(found, Rejection):
+            self.rejected[key] = found
+        elif found is not None:
+            self.objects[key] = found
+
 
 class ObjectReader(Generic[K]):
     """Decodes, trims and rejects.  Used by one thread.

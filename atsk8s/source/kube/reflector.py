@@ -44,6 +44,7 @@ LIST_READ_TIMEOUT_S = 30.0
 WATCH_GRACE_S = 15.0  # a watch lives `timeoutSeconds`; silence and life both end this much later
 LONG_WATCH_S = 5.0  # one that lived this long is resumed at once when its connection breaks
 SHORT_WATCH_S = 1.0  # a watch that ends before this without one event is a failure (client-go's VeryShortWatchError)
+OUTAGE_S = 60.0  # for so long after a request without an answer a refusal may be part of it
 RELIST_SOON_S = 60.0  # a third list within this waits: a storm of 410 must not become a storm of lists
 INTERNAL_ERROR_S = 60.0  # an InternalError in the stream is retried this long, then the kind is listed again
 
@@ -98,7 +99,9 @@ class Reflector(Generic[K]):
         self._needs_quorum = False
         self._in_doubt = False  # whether the server still knows the version that we would watch from
         self._went_back = False  # it does not: versions that we have may have been given anew, to something else
-        self._list_at = self._list_before_at = float("-inf")  # when the last list was begun, and the one before
+        self._list_at = self._list_before_at = float("-inf")  # when the last list was taken in, and the one before
+        self._listed_version = ""  # of the last list
+        self._lost_at = float("-inf")  # when a request last had no answer
         self._internal_error_at: float | None = None
         self._n_streams_lost = 0
         self._opened_at: float | None = None  # of the watch that this step opened
@@ -125,7 +128,6 @@ class Reflector(Generic[K]):
                 else:
                     self._watch()
                 return
-            self._list_before_at, self._list_at = self._list_at, self._clock()
             if self._streamed_lists.is_worth_a_try() and self._n_streams_lost < STREAMED_LIST_TRIES:
                 self._watch_list()
             else:
@@ -137,18 +139,24 @@ class Reflector(Generic[K]):
             _log.info("lists are fetched in pages", extra={"kind": self.kind.name, "why": str(error)})
             return
         except ExpiredError as error:
-            # 410 to a list, or an unusable version: only a read from etcd leads on.  410 to a watch: a list "not older than" what
-            # was seen is served from the API server's memory and cannot go back in time.
-            self._needs_quorum = error.is_quorum or self._needs_list
+            # 410 to a list, or to a watch from where a list has just begun, or an unusable version: only a read from etcd leads on.
+            # 410 to another watch: a list "not older than" what was seen comes from the API server's memory, and never goes back.
+            is_futile = self._needs_list and self._needs_quorum
+            self._needs_quorum = error.is_quorum or self._needs_list or self.resource_version == self._listed_version
             self._needs_list = True
-            delay_s = self._backoff.next_s() if self._clock() - self._list_before_at < RELIST_SOON_S else 0.0
+            delay_s = 0.0
+            if is_futile or self._clock() - self._list_before_at < RELIST_SOON_S:
+                delay_s = self._backoff.next_s()
             self._failed(error)
         except RetryError as error:
             self._in_doubt |= error.is_outage
-            delay_s = max(min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S), self._backoff.next_s())
+            # A server that has just come back says 403 and 5xx for a moment: as long as it is likely to, it is asked more often.
+            max_s = UNREACHABLE_MAX_S if self._clock() - self._lost_at < OUTAGE_S else BACKOFF_MAX_S
+            delay_s = max(min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S), self._backoff.next_s(max_s))
             self._failed(error)
         except KubeError as error:
             self._in_doubt = True
+            self._lost_at = self._clock() if self._opened_at is None else self._lost_at
             delay_s = self._delay_after_loss(error)
             self._failed(error)
         except Exception:  # a bug of ours must not end the thread: the kind would be frozen for ever
@@ -235,6 +243,8 @@ class Reflector(Generic[K]):
         # The first list may come from the server's memory ("0"): the watch after it catches up.
         version = self._version_for_list() or ("" if self._needs_quorum else "0")
         query = {"limit": str(PAGE_ITEMS)} | ({"resourceVersion": version} if version else {})
+        if version not in ("", "0"):  # without it, a version with a limit means exactly that version, and no later one
+            query["resourceVersionMatch"] = "NotOlderThan"
         gathered: Gathering[K] = Gathering()
         for _ in range(MAX_PAGES):
             response = self._get(query, LIST_READ_TIMEOUT_S)
@@ -259,7 +269,8 @@ class Reflector(Generic[K]):
         if version in ("", "0"):  # nothing to watch from
             raise RetryError(f"{self._where}: the list has no resourceVersion")
         went_back = self._went_back or self._is_behind(version)
-        self.resource_version = version
+        self.resource_version = self._listed_version = version
+        self._list_before_at, self._list_at = self._list_at, self._clock()
         self._needs_list = self._needs_quorum = self._in_doubt = self._went_back = False
         self._n_streams_lost = 0
         self._store.replace(
@@ -349,8 +360,8 @@ class Reflector(Generic[K]):
                     gathered = None
                     response.limit_silence(watch_s + WATCH_GRACE_S)
         except SilenceError:
-            if gathered is not None:  # a server that does not know the end's bookmark, or a proxy that holds the answer back
-                raise NotStreamedError("a streamed list fell silent before its end") from None
+            if gathered is not None:  # a server that stands still, or a proxy that holds the answer back: by pages then, this time
+                self._n_streams_lost = STREAMED_LIST_TRIES
             raise
         except ConnectionLostError:
             self._n_streams_lost += gathered is not None
@@ -424,15 +435,8 @@ class Reflector(Generic[K]):
     def _gather(self, event: WatchEvent, gathered: Gathering[K]) -> None:
         key, _, found = self._reader.read(event.object)
         self.progress.n_events += 1
-        if key is None:
-            return
-        gathered.rejected.pop(key, None)
-        if event.type == "DELETED":
-            gathered.objects.pop(key, None)
-        elif isinstance(found, Rejection):
-            gathered.rejected[key] = found
-        elif found is not None:
-            gathered.objects[key] = found
+        if key is not None:
+            gathered.take(key, found, is_deleted=event.type == "DELETED")
 
     def _apply(self, event: WatchEvent) -> None:
         """One change.  ADDED and MODIFIED are the same to a store: replays and gaps make either come for any key."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.cluster_settings.certificates import HostCertificate, certificate_for, parse_tls_certificates
 from atsk8s.cluster_settings.keys import KEYS, VALUE_CHARS_MAX, KeyState, key_of, keys_table, parse_value, records_table
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.grants import Grant
+from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates, policy_for
+from atsk8s.model.names import NO_HOST, host_key
 
 
 def test_every_key_of_the_first_ancestor_is_known() -> None:
@@ -82,9 +83,11 @@ def test_certificates_of_the_document_and_of_the_code() -> None:
         ("c.example", two),
         ("*", two),
     ]
-    assert certificate_for(found, "www.b.example") == one
-    assert certificate_for(found, "elsewhere.example") == two
-    assert certificate_for(found[:3], "elsewhere.example") is None
+    for host, secret in (("www.b.example", one), ("*.b.example", one), ("elsewhere.example", two)):
+        policy = policy_for(host_key(host, ""), found)
+        assert policy is not None and policy.certificates == (secret,)
+    assert policy_for(host_key("elsewhere.example", ""), found[:3]) is None
+    assert policy_for(NO_HOST, found) is None
     assert parse_tls_certificates(" ") == ()
 
 

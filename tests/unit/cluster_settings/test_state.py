@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -55,7 +56,7 @@ class FakeTable:
 class World:
     def __init__(self, settings: Settings | None = None, table: FakeTable | None = None) -> None:
         self.table = table or FakeTable()
-        self.state = ClusterSettings(settings or Settings(), "proxy", self.table)
+        self.state = ClusterSettings(replace(settings or Settings(), pod_namespace="proxy"), self.table)
 
     def put(
         self, name: str, data: Mapping[str, str], *, namespace: str = "proxy", mark: str | None = "true", created_s: int = 0
@@ -177,7 +178,7 @@ def test_a_record_that_is_not_taken_is_tried_again() -> None:
 
 def test_without_a_process_names_are_checked_alone() -> None:
     """The offline tools: no records to ask."""
-    state = ClusterSettings(Settings(), "proxy", None)
+    state = ClusterSettings(Settings(pod_namespace="proxy"), None)
     meta = ObjectMeta(name="one", namespace="proxy", annotations={"ats-configmap": "true"})
     state.put(ObjectKey("proxy", "one"), ConfigMap(metadata=meta, data={A: "ten", "proxy.config.admin.user_id": "root"}))
     state.apply()

@@ -88,7 +88,7 @@ def test_case_and_duplicates() -> None:
     ],
 )
 def test_one_bad_entry_makes_the_list_unusable(text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match="has|no") as raised:
+    with pytest.raises(ValueError, match=r"has|no") as raised:
         parse_domain_access_list(text)
     assert fault in str(raised.value)
     assert len(str(raised.value)) < 400

@@ -103,7 +103,7 @@ def test_class_change_translates_only_its_ingresses(monkeypatch: pytest.MonkeyPa
     put(model, ingress("none", ("none.example", "/", "a"), class_name=None))
     model.drain(now_s=0)
     looked_at: list[str] = []
-    real = state.translate
+    real = claimants.translate
 
     def translate(key: ObjectKey, obj: state.Ingress, shared: state.Shared) -> state.Claims:
         looked_at.append(key.name)

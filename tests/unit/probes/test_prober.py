@@ -199,6 +199,35 @@ def test_no_more_at_once_than_the_bound(world: World, pod: Callable[[bytes | Non
     assert most == [3]
 
 
+def test_no_more_a_second_than_the_bound(world: World, pod: Callable[[bytes | None], Pod], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many endpoints, and however often somebody wants them asked."""
+    monkeypatch.setattr(module, "PER_S", 100.0)
+    monkeypatch.setattr(module, "BURST", 5.0)
+    world.prober._tokens = 5.0
+    one = pod(b"HTTP/1.1 200 OK\r\n\r\n")
+    started = time.monotonic()
+    for number in range(50):
+        world.prober.take(service(one.port, name=f"svc-{number}"))
+    world.wait_for(lambda: world.prober.report.n_healthy >= 60)
+    assert len(one.requests) <= 5 + 100.0 * (time.monotonic() - started) + 1
+    assert world.prober.report.n_late > 0
+
+
+def test_no_thread_to_be_had_is_tried_again(
+    world: World, pod: Callable[[bytes | None], Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pod(b"HTTP/1.1 500 No\r\n\r\n")
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            world.prober.take(service(one.port))
+    world.wait_for(lambda: world.holds.get(place(one.port)))
+
+
 def test_no_sockets_are_no_verdict(world: World, pod: Callable[[bytes | None], Pod], monkeypatch: pytest.MonkeyPatch) -> None:
     one = pod(b"HTTP/1.1 200 OK\r\n\r\n")
     left = [5]

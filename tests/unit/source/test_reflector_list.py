@@ -46,13 +46,13 @@ def test_point_04_410_as_status_of_a_list() -> None:
 def test_point_04_410_as_status_of_a_page_discards_the_pages_before() -> None:
     b = bench(
         listed(10, ingress("a", 1), ingress("b", 2)),
-        watched(event("ERROR", status(410, "Gone"))),
+        watched(bookmark(12), event("ERROR", status(410, "Gone"))),
         listed(20, ingress("a", 1), more="token-1"),
         refused(410, "Expired"),
         listed(30, ingress("b", 2), ingress("c", 25)),
         watched(),
     )
-    assert b.queries("continue", "resourceVersion")[2:5] == [(None, "10"), ("token-1", None), (None, None)]
+    assert b.queries("continue", "resourceVersion")[2:5] == [(None, "12"), ("token-1", None), (None, None)]
     assert b.names == {"b": "2", "c": "25"}
     assert len(b.heard) == 2  # the half list was never published
 
@@ -74,8 +74,20 @@ def test_point_04_store_is_untouched_until_the_last_page() -> None:
 
 
 def test_point_04_410_as_status_of_a_watch() -> None:
+    b = bench(listed(10), watched(bookmark(11)), refused(410, "Expired"), listed(20, ingress("a", 15)), watched())
+    assert b.queries("resourceVersion", "resourceVersionMatch") == [
+        ("0", None),
+        ("10", None),
+        ("11", None),
+        ("11", "NotOlderThan"),  # a limit and a version alone would mean exactly that version, which is gone
+        ("20", None),
+    ]
+
+
+def test_point_04_410_to_a_watch_from_where_the_list_was_is_asked_of_etcd() -> None:
+    """A list as old as that would only lead to the same 410."""
     b = bench(listed(10), refused(410, "Expired"), listed(20, ingress("a", 15)), watched())
-    assert b.queries("resourceVersion") == [("0",), ("10",), ("10",), ("20",)]
+    assert b.queries("resourceVersion") == [("0",), ("10",), (None,), ("20",)]
 
 
 def test_point_04_410_as_error_event_whatever_its_reason() -> None:
@@ -174,6 +186,19 @@ def test_point_09_broken_server_that_never_ends_the_list() -> None:
     assert b.transport.requests[0].read_timeout_s <= 30
 
 
+def test_point_09_silence_is_held_against_one_list_and_not_against_the_server() -> None:
+    """A server that stood still for a while: the list after the next is streamed again."""
+    b = bench(
+        watched(SilenceError("paused")),
+        listed(10),
+        watched(bookmark(11), event("ERROR", status(410))),
+        watched(bookmark(20, ends_list=True)),
+        watched(),
+        streams=True,
+    )
+    assert b.queries("sendInitialEvents", "limit") == [("true", None), (None, "500"), (None, None), ("true", None), (None, None)]
+
+
 def test_point_09_broken_server_that_drips_for_ever() -> None:
     b = bench(listed(1), watched(), streams=True, run=False)
     drip = [
@@ -192,18 +217,18 @@ def test_point_09_streams_lost_in_a_row_lead_to_pages() -> None:
 
 def test_point_09_relist_asks_for_no_less_than_what_was_seen() -> None:
     b = bench(
-        watched(bookmark(20, ends_list=True), event("ERROR", status(410, "Expired"))),
+        watched(bookmark(20, ends_list=True), bookmark(21), event("ERROR", status(410, "Expired"))),
         watched(bookmark(30, ends_list=True)),
         watched(),
         streams=True,
     )
-    assert b.queries("resourceVersion", "sendInitialEvents") == [(None, "true"), ("20", "true"), ("30", None)]
+    assert b.queries("resourceVersion", "sendInitialEvents") == [(None, "true"), ("21", "true"), ("30", None)]
 
 
 def test_point_10_too_large_version_is_asked_of_etcd() -> None:
     too_large = refused(504, "Timeout", cause="ResourceVersionTooLarge", retry_after_s=1.0)
-    b = bench(listed(10), refused(410), too_large, listed(20), watched())
-    assert b.queries("resourceVersion") == [("0",), ("10",), ("10",), (None,), ("20",)]
+    b = bench(listed(10), watched(bookmark(11)), refused(410), too_large, listed(20), watched())
+    assert b.queries("resourceVersion") == [("0",), ("10",), ("11",), ("11",), (None,), ("20",)]
     b = bench(listed(10), watched(event("ERROR", status(504, "Timeout", cause="ResourceVersionTooLarge"))), listed(9), watched())
     assert b.queries("resourceVersion") == [("0",), ("10",), (None,), ("9",)]
 

@@ -490,9 +490,10 @@ def test_point_23_connections_cut_under_churn() -> None:
 
 
 def test_namespaces_are_watched_one_by_one() -> None:
-    with FakeApi() as api, source(
-        api, watch_namespaces=("one", "two"), ignore_namespaces=("two", "own"), own_namespaces=("own", "named")
-    ) as it:
+    with (
+        FakeApi() as api,
+        source(api, watch_namespaces=("one", "two"), ignore_namespaces=("two", "own"), own_namespaces=("own", "named")) as it,
+    ):
         for namespace in ("one", "two", "three"):
             api.put(SERVICE.path(namespace), {"metadata": {"name": "s", "namespace": namespace}})
         for namespace in ("one", "own", "named"):

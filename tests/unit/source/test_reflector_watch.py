@@ -194,6 +194,17 @@ def test_point_12_refusals_of_a_watch_keep_the_version() -> None:
         assert b.names == {"a": "1"}
 
 
+def test_point_12_refusals_of_a_server_that_comes_back_are_asked_again_soon() -> None:
+    """403 while RBAC is set up, 503 while aggregators start, then a history that is gone: no such step waits for long."""
+    down = [ConnectionLostError("refused")] * 6
+    b = bench(
+        listed(10), *down, refused(403), refused(503), refused(403), listed(12), refused(410), listed(20), watched(), watched()
+    )
+    up_at = b.transport.requests[6].at
+    assert b.transport.requests[-1].at - up_at <= 4 * 5
+    assert b.queries("resourceVersion")[-1] == ("20",)
+
+
 def test_point_12_internal_error_is_retried_for_a_minute_and_then_listed() -> None:
     internal = watched(event("ERROR", status(500, "InternalError")))
     b = bench(listed(10), *[internal] * 12, seconds=300)

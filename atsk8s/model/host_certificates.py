@@ -1,4 +1,4 @@
-"""The first ancestor's `tls-certificates`: certificates for hosts whose Ingress names none."""
+"""Certificates for hosts whose Ingresses name none, as an administrator lists them: the first ancestor's `tls-certificates`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.model.grants import domain_matches, parse_domain
-from atsk8s.model.names import is_subdomain, shown
+from atsk8s.model.ir import HostKey, Place, TlsPolicy
+from atsk8s.model.names import host_text, is_subdomain, shown
 
 ENTRIES_MAX: Final = 4096
 
@@ -46,9 +47,13 @@ def parse_tls_certificates(text: str) -> tuple[HostCertificate, ...]:
     return tuple(found)
 
 
-def certificate_for(certificates: Sequence[HostCertificate], host: str) -> ObjectKey | None:
-    """The Secret of the first entry that matches; None if none does."""
-    return next((entry.secret for entry in certificates if domain_matches(entry.domain, host)), None)
+def policy_for(host: HostKey, certificates: Sequence[HostCertificate]) -> TlsPolicy | None:
+    """With the certificate of the first entry that matches; None if none does, or for what is no name of a host's."""
+    if host.place not in (Place.EXACT, Place.WILDCARD):
+        return None
+    name = host_text(host)
+    found = next((entry.secret for entry in certificates if domain_matches(entry.domain, name)), None)
+    return TlsPolicy(key=host, certificates=(found,)) if found is not None else None
 
 
 def _domain(text: str, word: str) -> str:
