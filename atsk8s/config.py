@@ -71,6 +71,10 @@ class Option:
         return "ATSK8S_" + self.name.upper().replace("-", "_")
 
 
+def _limit(name: str, purpose: str) -> Option:
+    return Option(name=name, field=name.replace("-", "_"), parse=texts.limit, shape="N", help=purpose)
+
+
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="kubeconfig",
@@ -147,7 +151,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         field="namespace_selector",
         parse=parse_label_selector,
         shape="LABELS",
-        help="Only Ingresses in namespaces whose labels match, as kubectl -l has it: `env=prod,tier in (web,api),!legacy`.",
+        help="Only Ingresses in namespaces whose labels match, as kubectl -l has it: `env=prod,team!=x,!legacy`.",
     ),
     Option(
         name="default-certificate",
@@ -193,33 +197,30 @@ OPTIONS: Final[tuple[Option, ...]] = (
         shape="DOMAIN:NS[,NS...][;...]",
         help="Which namespaces may use which hosts; what no entry grants is denied. Adds to the ConfigMap's key of this name.",
     ),
-    Option(
-        name="max-hosts-per-namespace",
-        field="max_hosts_per_namespace",
-        parse=texts.limit,
-        shape="N",
-        help="Hosts that a namespace may have in rules and tls; beyond it the youngest Ingresses are rejected. 0: no limit.",
-    ),
-    Option(
-        name="max-routes-per-namespace",
-        field="max_routes_per_namespace",
-        parse=texts.limit,
-        shape="N",
-        help="Paths and default backends, likewise.",
-    ),
-    Option(
-        name="max-certificates-per-namespace",
-        field="max_certificates_per_namespace",
-        parse=texts.limit,
-        shape="N",
-        help="Secrets that its Ingresses name in tls, likewise.",
-    ),
+    _limit("max-hosts-per-namespace", "Hosts in rules and tls; beyond it a namespace's youngest Ingresses are rejected. 0: no limit."),
+    _limit("max-routes-per-namespace", "Paths and default backends, likewise."),
+    _limit("max-certificates-per-namespace", "Secrets that its Ingresses name in tls, likewise."),
     Option(
         name="max-snippet-bytes",
         field="max_snippet_bytes",
         parse=parse_size,
         shape="BYTES",
         help="The longest snippet of an Ingress; k, m and g are powers of 1024.",
+    ),
+    Option(
+        name="snippets",
+        field="snippets",
+        parse=parse_boolean,
+        shape="off|on",
+        help="Run the Lua of Ingresses' `server-snippet`; the rule in remap.config needs tslua.so, too: [snippets.md](snippets.md).",
+        ancestors=("SNIPPET",),
+    ),
+    Option(
+        name="snippet-namespaces",
+        field="snippet_namespaces",
+        parse=texts.namespaces,
+        shape="NS[,NS...]",
+        help="Whose Ingresses may have snippets. Default: everybody's; with --tenancy=strict nobody's.",
     ),
     Option(
         name="endpoint-slices",
@@ -410,6 +411,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         shape="debug|info|warning|error",
         help="The least important line that is logged.",
     ),
+    Option(
+        name="access-log-fields",
+        field="access_log_fields",
+        parse=parse_boolean,
+        shape="off|on",
+        help="Give each request an X-Request-Id, and the access log its Ingress and Service. Costs some 3 us of CPU a request.",
+    ),
     Option(name="log-format", field="log_format", parse=texts.one_of(LogFormat), shape="text|json", help="How lines are logged."),
     Option(name="events", field="events", parse=parse_boolean, shape="on|off", help="Write what is wrong as Kubernetes Events."),
 )
@@ -427,7 +435,8 @@ def parse_settings(args: Sequence[str], environ: Mapping[str, str]) -> Settings:
     values: dict[str, Value] = {}
     for option in OPTIONS:
         for variable in (*reversed(option.ancestors), option.variable):
-            if variable in environ:
+            is_ours = variable == option.variable
+            if environ.get(variable) or (is_ours and variable in environ):  # an ancestor's that is empty says nothing
                 values[option.field] = _parsed(option, environ[variable], f"environment variable {variable}")
     given: dict[str, str] = {}
     for arg in args:

@@ -365,6 +365,7 @@ class Controller:
                 for kind, key in dirty:
                     self._put(kind, key, self._source.store(kind).get(key))
             self._verdict_log.note(self._cluster_settings.apply())
+            self._model.set_grants(self._cluster_settings.grants)
             self._model.set_host_certificates(self._cluster_settings.certificates)
             changes = self._model.drain(now_s=int(now))
             self._verdict_log.tell(self._verdict)

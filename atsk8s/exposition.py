@@ -61,9 +61,8 @@ class _Collector:
         yield from self._endpoints()
         yield _family(metrics.CONTROLLER_AGE, [([], self._controller.heartbeat_age_s())])
         events = self._controller.event_counts()
-        if events is not None:
-            results = ("written", "repeated", "refused", "failed", "dropped")
-            yield _family(metrics.KUBERNETES_EVENTS, [([result], getattr(events, f"n_{result}")) for result in results])
+        results = ("written", "repeated", "refused", "failed", "dropped") if events is not None else ()
+        yield _family(metrics.KUBERNETES_EVENTS, [([result], getattr(events, f"n_{result}")) for result in results])
         expiry = self._controller.inspect(lambda model: tuple(model.certificate_expiry()))
         yield _family(metrics.CERTIFICATE_EXPIRY, [([key.namespace, key.name], when) for key, when in expiry])
 

@@ -70,6 +70,17 @@ COUNTED_IN_C: Final[tuple[Metric, ...]] = (
         labels=("result",),
     ),
     Metric(
+        name="atsk8s_snippets_total",
+        type=MetricType.COUNTER,
+        help="Runs of Ingresses' snippets, by what came of them",
+        labels=("result",),
+    ),
+    Metric(
+        name="atsk8s_snippet_lines_dropped_total",
+        type=MetricType.COUNTER,
+        help="Log lines of snippets that were too many",
+    ),
+    Metric(
         name="atsk8s_tls_handshakes_total",
         type=MetricType.COUNTER,
         help="TLS handshakes by where their certificate came from",

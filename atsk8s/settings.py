@@ -103,6 +103,8 @@ class Settings:
     max_routes_per_namespace: int = 0
     max_certificates_per_namespace: int = 0
     max_snippet_bytes: int = 65_536
+    snippets: bool = False
+    snippet_namespaces: tuple[str, ...] = ()  # (): any; with Tenancy.STRICT none
     endpoint_slices: EndpointSlices = EndpointSlices.ANY
     cache: bool = False
     allow_external_names: bool = False

@@ -1,6 +1,6 @@
 """`python3 build.py bench [GROUP...] [--quick] [--json FILE] [--peers]`: measure, and print one row a figure.
 
-A group, or a part of one, that fails is a row that says so; the rest goes on.  `--report FILE` makes documentation of a run.
+A group, or a part of one, that fails is a row that says so; the rest goes on.  `--report FILE...` makes documentation of runs.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ def _measured(group: str, *, effort: Effort, peers: bool) -> Iterator[Row]:
 
 
 def _documented(arguments: argparse.Namespace) -> int:
-    """Write what a run found into the documentation, with its plots."""
-    document = json.loads(arguments.report.read_text(encoding="utf-8"))
-    drawn = plots.draw(document, arguments.plots or report.DOCUMENT.parent)
-    report.write(document, report.DOCUMENT, drawn)
-    say(f"bench: {report.DOCUMENT}: {len(document['rows'])} figures, {len(drawn)} plots")
+    """Write what one run or several found into the documentation, with plots."""
+    groups = report.newest([json.loads(path.read_text(encoding="utf-8")) for path in arguments.report])
+    rows = [row for measured in groups.values() for row in measured.rows]
+    drawn = plots.draw({"rows": rows}, arguments.plots or report.DOCUMENT.parent)
+    report.write(groups, report.DOCUMENT, drawn)
+    say(f"bench: {report.DOCUMENT}: {len(rows)} figures, {len(drawn)} plots")
     return 0
 
 
@@ -81,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there, after every figure")
     parser.add_argument("--peers", action="store_true", help="also build Contour with Envoy, and Traefik, and measure them alike")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="with --json or --report: where the plots go; else docs/")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing: write FILE of --json into docs/benchmarks.md")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: write FILE of --json into docs/benchmarks.md; of several, the last that has a group counts for it",
+    )
     return parser
 
 

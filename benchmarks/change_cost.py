@@ -13,10 +13,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benchmarks import machine, objects, traffic_server
+from benchmarks import machine, objects, ports, traffic_server
 from benchmarks.objects import Object
 from benchmarks.probe import Probe, ProbeError
-from tests.harness import processes
 from tests.harness.fakeapi import FakeApi
 from tests.harness.processes import LOOPBACK
 
@@ -34,7 +33,7 @@ def main() -> int:
     scratch, n, n_rounds, n_changes = Path(sys.argv[1]), *map(int, sys.argv[2:])
     step = max(1, n // n_changes)
     asked = (n_changes - 1) * step % n  # the last one that changes
-    admin_port = processes.free_ports(LOOPBACK, "127.0.0.1", 1)[0]
+    admin_port = ports.free(LOOPBACK)
     with FakeApi() as api:
         for i in range(N_SERVICES):
             api.put(SERVICES, objects.service(f"s{i}"))

@@ -2,8 +2,9 @@
  * The origin behind every proxy that is measured: as cheap as a server can be, so that the proxy's cost is what shows.
  *
  * usage: origin PORT
- * Listens on every address.  Each answer's body says the address that the connection came to, so that a client sees which pod of
- * a Service answered.  Paths that start with /cached are fresh for an hour, nothing else may be kept.  One thread, epoll, GET alone.
+ * Listens on every address, at any free port if PORT is 0, and then says "port N".  Each answer's body says the address that the
+ * connection came to, so that a client sees which pod of a Service answered.  Paths that start with /cached are fresh for an hour,
+ * nothing else may be kept.  One thread, epoll, GET alone.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -135,17 +136,31 @@ listener_open(unsigned port)
   return fd;
 }
 
+static void
+port_say(int listener)
+{
+  struct sockaddr_in here = {0};
+  socklen_t len           = sizeof here;
+  if (getsockname(listener, (struct sockaddr *)&here, &len) != 0) {
+    perror("origin: getsockname");
+    exit(1);
+  }
+  (void)printf("port %u\n", (unsigned)ntohs(here.sin_port));
+  (void)fflush(stdout);
+}
+
 int
 main(int argc, char **argv)
 {
   char *end          = NULL;
   unsigned long port = argc == 2 ? strtoul(argv[1], &end, 10) : 0;
-  if (port == 0 || port > 65535 || *end != '\0') {
+  if (end == NULL || end == argv[1] || *end != '\0' || port > 65535) {
     (void)fprintf(stderr, "usage: origin PORT\n");
     return 2;
   }
   (void)signal(SIGPIPE, SIG_IGN);
-  int listener             = listener_open((unsigned)port);
+  int listener = listener_open((unsigned)port);
+  port_say(listener);
   int epoll                = epoll_create1(EPOLL_CLOEXEC);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
   if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) != 0) {

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import native, packages
+from benchmarks import native, packages, ports
 from benchmarks.cluster import Cluster
 from benchmarks.traffic_server import Proxy
 from deploy import prerequisites
@@ -95,9 +95,8 @@ def contour(cluster: Cluster, port: int) -> Generator[Proxy]:
     serve = [str(program), "serve", "-c", str(config), f"--kubeconfig={cluster.kubeconfig}", "--insecure"]
     serve += ["--disable-leader-election", "--xds-address=127.0.0.1", f"--xds-port={_XDS_PORT}"]
     serve += ["--envoy-service-http-address=0.0.0.0", f"--envoy-service-http-port={port}"]
-    ports = processes.free_ports(cluster.net, "127.0.0.1", 4)
     names = ("--http-port", "--health-port", "--stats-port", "--debug-http-port")
-    serve += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
+    serve += [f"{name}={ports.free(cluster.net)}" for name in names]
     bootstrap = directory / "envoy.json"
     made = [str(program), "bootstrap", "--xds-address=127.0.0.1", f"--xds-port={_XDS_PORT}"]
     subprocess.run([*made, "--admin-address", str(directory / "admin.sock"), str(bootstrap)], check=True, capture_output=True)

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import packages, traffic_server
+from benchmarks import packages, ports, traffic_server
 from benchmarks.traffic_server import Proxy
 from tests.harness import processes
 from tests.harness.processes import LOOPBACK
@@ -20,7 +20,7 @@ ORIGIN = "127.0.0.2"
 
 
 def _port() -> int:
-    return processes.free_ports(LOOPBACK, "127.0.0.1", 1)[0]
+    return ports.free(LOOPBACK)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import ports
 from deploy import compile as compiler
 from deploy import server
 from deploy.server import RecordValue
@@ -81,7 +82,7 @@ def running(
     Raises:
         server.ServerError: it did not start or ended by itself.
     """
-    port = processes.free_ports(processes.LOOPBACK, "127.0.0.1", 1)[0]
+    port = ports.free(processes.LOOPBACK)
     etc = str(root.absolute() / "etc")
     tree = server.make_tree(
         root,

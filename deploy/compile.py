@@ -25,6 +25,7 @@ from deploy.prerequisites import CHECKOUT, PYTHON, say
 PLUGIN_C = CHECKOUT / "plugin_c"
 PACKAGE = CHECKOUT / "atsk8s"
 SAMPLES = CHECKOUT / "deploy/ats"
+SNIPPETS = CHECKOUT / "deploy/lua/snippets.lua"
 SAMPLE_PREFIX = "/opt/atsk8s"  # where the samples say that atsk8s is installed
 PLUGINS = ("kubernetes_remap", "kubernetes_ssl")
 CORE = "libatsk8s.so"
@@ -76,6 +77,11 @@ class Build:
     def ssl_plugin(self) -> Path:
         """kubernetes_ssl.so, for plugin.config."""
         return self.lib / "kubernetes_ssl.so"
+
+    @property
+    def snippets(self) -> Path:
+        """snippets.lua, for tslua.so behind remap_plugin."""
+        return self.lib / "snippets.lua"
 
     @property
     def venv(self) -> Path:
@@ -161,6 +167,7 @@ def install(prefix: Path) -> Build:
         _install_venv(prefix, venv)
         objects = _compile_all(made.generated, prefix / "venv")
         _link(objects, prefix / "lib")
+        _replace(prefix / "lib" / SNIPPETS.name, SNIPPETS.read_text(encoding="utf-8"))
         for sample in sorted(SAMPLES.iterdir()):
             text = sample.read_text(encoding="utf-8").replace(SAMPLE_PREFIX, str(prefix))
             _replace(prefix / "etc" / sample.name, text)
@@ -182,7 +189,7 @@ def version() -> str:
 def _digest(venv: Path) -> str:
     """Return the name of the build that the present files make."""
     digest = hashlib.sha256()
-    parts = [*sorted(PLUGIN_C.glob("*.[ch]")), *sorted(PACKAGE.rglob("*.py")), CHECKOUT / "deploy/bindings.py", Path(__file__)]
+    parts = [*sorted(PLUGIN_C.glob("*.[ch]")), *sorted(PACKAGE.rglob("*.py")), CHECKOUT / "deploy/bindings.py", SNIPPETS, Path(__file__)]
     for path in parts:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(CHECKOUT)}\0{len(content)}\0".encode() + content)
@@ -210,6 +217,7 @@ def _build_into(directory: Path, venv: Path) -> None:
         _make_venv_layer(directory / "venv", venv)
         objects = _compile_all(directory / "generated", directory / "venv")
         _link(objects, directory / "lib")
+        _replace(directory / "lib" / SNIPPETS.name, SNIPPETS.read_text(encoding="utf-8"))
         core = [path for source, path in objects.items() if source in _core_sources()]
         extension = _compile(directory / "generated/extension.c", _generated_flags())
         _run(["gcc", "-shared", "-o", str(directory / "core/_atsk8s.abi3.so"), *map(str, [*core, extension]), *LIBRARIES], "link")

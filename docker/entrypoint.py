@@ -237,9 +237,7 @@ def more_plugins(path: Path) -> str:
         raise SettingsError(f"{where}: not UTF-8; it is to hold lines of plugin.config") from None
     for number, line in enumerate(text.split("\n"), 1):
         if len(line.encode()) > PLUGIN_LINE_BYTES_MAX:
-            raise SettingsError(
-                f"{where}: line {number} is longer than the {PLUGIN_LINE_BYTES_MAX} bytes that are read"
-            )
+            raise SettingsError(f"{where}: line {number} is longer than the {PLUGIN_LINE_BYTES_MAX} bytes that are read")
         if any(not char.isprintable() and char not in "\t\r" for char in line):
             raise SettingsError(f"{where}: line {number} has control characters; it is to hold lines of plugin.config")
         if line.split("#")[0].strip().split(" ")[0].rpartition("/")[2] == "kubernetes_ssl.so":
@@ -284,6 +282,22 @@ def apply_ancestors_files(directory: Path, env: Mapping[str, str]) -> None:
         extend(directory / "plugin.config", more_plugins(named_file("EXTRA_PLUGIN_FNAME", name)))
     if lines := certificate_lines(env.get("POD_TLS_PATH", "")):
         extend(directory / "ssl_multicert.config", "".join(f"{line}\n" for line in lines))
+
+
+def add_snippets(link: Path) -> None:
+    """Put a file in the place of the link to remap.config: the rules of kubernetes_remap.so go on with tslua.so.
+
+    A file of the administrator's that names tslua.so itself stays as it is.
+    """
+    text = link.read_text(encoding="utf-8")
+    if "@plugin=tslua.so" in text:
+        return
+    lines = [
+        f"{line} {SNIPPETS_RULE}" if "kubernetes_remap.so" in line and not line.lstrip().startswith("#") else line
+        for line in text.splitlines()
+    ]
+    link.unlink()
+    link.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def extend(link: Path, text: str) -> None:
@@ -357,6 +371,8 @@ def prepare(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
         check_room(size_mb)
     make_config_dir(run_dir, size_mb)
     apply_ancestors_files(run_dir / "etc", env)
+    if settings.snippets:
+        add_snippets(run_dir / "etc/remap.config")
     # A flag wins over the environment, which wins over our defaults.
     defaults = traffic_server_defaults(run_dir, has_ipv6=has_ipv6())
     if env.get("KUBERNETES_SERVICE_HOST"):

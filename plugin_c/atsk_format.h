@@ -97,6 +97,7 @@ enum atsk_policy_kind {
   ATSK_POLICY_TIMEOUTS = 4,
   ATSK_POLICY_LIMITS   = 5,
   ATSK_POLICY_BODY     = 6,
+  ATSK_POLICY_SNIPPET  = 7,
 };
 
 /* Bounds of policies; the writer rejects what exceeds them, the reader refuses it. */
@@ -108,6 +109,7 @@ enum atsk_policy_kind {
 #define ATSK_LOAD_PERCENT_MIN 101u       /* with less, a busy service would have nobody to choose */
 #define ATSK_LOAD_PERCENT_MAX 1000u
 #define ATSK_EXEMPT_MAX 256u /* address ranges of one rule */
+#define ATSK_SNIPPET_MAX 65536u /* bytes */
 #define ATSK_EXEMPT_SIZE 18u /* bytes of one: addr[16] (network order; IPv4 in the first 4, the rest 0), family, bits */
 
 enum atsk_balance {
@@ -187,6 +189,11 @@ struct atsk_policy_body {
   uint64_t max_bytes; /* of a request's body; 0: unlimited */
 };
 
+struct atsk_policy_snippet {
+  uint64_t id;               /* first 8 bytes of the text's SHA-256: who has compiled one need not look at the text again */
+  struct atsk_blob_str text; /* Lua: 1..ATSK_SNIPPET_MAX bytes */
+};
+
 #if defined(__cplusplus)
 #define ATSK_STATIC_ASSERT(what, why) static_assert(what, why)
 #else
@@ -203,6 +210,7 @@ ATSK_STATIC_ASSERT(sizeof(struct atsk_policy_retry) == 32, "retry layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_policy_timeouts) == 16, "timeouts layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_policy_limits) == 40, "limits layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_policy_body) == 8, "body layout");
+ATSK_STATIC_ASSERT(sizeof(struct atsk_policy_snippet) == 16, "snippet layout");
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "blobs are little-endian, and read in place"
 #endif

@@ -287,6 +287,20 @@ atsk_py_endpoints(uint16_t local_port, const char *authority, size_t authority_l
 }
 
 int
+atsk_py_service_label(uint64_t service_id, const char *label, size_t label_len)
+{
+  enum { LABEL_MAX = 320 };
+  if (label_len == 0 || label_len > LABEL_MAX || memchr(label, '\0', label_len) != NULL) {
+    return ATSK_E_RANGE;
+  }
+  if (atsk_writer_is_committing()) {
+    return ATSK_E_STATE;
+  }
+  struct atsk_service *service = atsk_writer_service(service_id);
+  return service == NULL ? ATSK_MISS : atsk_service_label_set(service, str_of(label, label_len));
+}
+
+int
 atsk_py_endpoint_probed(uint64_t service_id, const uint8_t *addr, uint8_t family, uint16_t port, uint32_t hold_ms)
 {
   enum { HOLD_MS_MAX = 3600000 };

@@ -73,6 +73,10 @@ uint32_t atsk_py_endpoints(uint16_t local_port, const char *authority, size_t au
  * ATSK_E_STATE: a commit is open. */
 int atsk_py_endpoint_probed(uint64_t service_id, const uint8_t *addr, uint8_t family, uint16_t port, uint32_t hold_ms);
 
+/* What the access log calls a published service, "name:port" (1..320 bytes): given once.  The controller's thread, no commit open.  ATSK_OK;
+ * ATSK_MISS: no such service; ATSK_E_RANGE, ATSK_E_STATE, ATSK_E_NOMEM. */
+int atsk_py_service_label(uint64_t service_id, const char *label, size_t label_len);
+
 struct atsk_py_ejected {
   uint64_t service_id;
   uint32_t n_eligible;
@@ -111,6 +115,7 @@ struct atsk_py_settings {
   int cache;                     /* --cache=on */
   int reject_encoded_slash;      /* --reject-encoded-slash */
   int allow_loopback_names;      /* Settings.allow_loopback_endpoints */
+  int log_fields;                /* --access-log-fields=on */
 };
 
 /* Once, before the first commit is published; copies.  ATSK_E_RANGE, ATSK_E_STATE (a second time, or too late). */

@@ -341,6 +341,7 @@ atsk_py_settings(const struct atsk_py_settings *given)
   settings.n_trusted            = given->n_trusted;
   settings.defaults             = defaults;
   settings.cache                = given->cache != 0;
+  settings.log_fields           = given->log_fields != 0;
   settings.reject_encoded_slash = given->reject_encoded_slash != 0;
   settings.allow_loopback_names = given->allow_loopback_names != 0;
   /* release: all of the settings before the pointer.  Pairs with: the load in atsk_settings_view(). */

@@ -31,6 +31,7 @@ struct atsk_settings {
   bool cache;                    /* --cache=on */
   bool reject_encoded_slash;     /* "%2F" in a path is answered 400 */
   bool allow_loopback_names;     /* an ExternalName may resolve to this machine */
+  bool log_fields;               /* --access-log-fields=on */
 };
 
 const struct atsk_settings *atsk_settings_view(void);

@@ -6,6 +6,7 @@
 #include "policies.h"
 #include "request.h"
 #include "respond.h"
+#include "snippets.h"
 #include "vhost.h"
 
 #include <string.h>
@@ -144,6 +145,9 @@ choose(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *sett
   } else {
     atsk_preference_wish(txnp, rri, in, settings, match->vhost->blob, policies, &wish);
   }
+  if (settings->log_fields) {
+    atsk_log_fields_take(&out->log, atsk_blob_str_view(match->vhost->blob, match->rule->object), atsk_service_label(service));
+  }
   return atsk_service_choose(service, &wish, &out->pick) == ATSK_OK;
 }
 
@@ -188,5 +192,9 @@ atsk_decide(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_table *ta
   }
   if (policies != NULL && policies->affinity != NULL) {
     out->cookie = atsk_cookie_create(match.vhost->blob, policies->affinity, atsk_incoming_is_tls(txnp));
+  }
+  if (policies != NULL && policies->snippet != NULL) {
+    atsk_snippets_offer(TSHttpTxnIdGet(txnp), policies->snippet->id, atsk_blob_str_view(match.vhost->blob, match.rule->object),
+                        atsk_blob_str_view(match.vhost->blob, policies->snippet->text));
   }
 }

@@ -13,6 +13,7 @@
 #include "controller.h"
 #include "endpoints.h"
 #include "incoming.h"
+#include "log_fields.h"
 #include "preference.h"
 #include "publish.h"
 #include "stats.h"
@@ -40,6 +41,7 @@ struct atsk_decision {
   struct atsk_pick pick;        /* held: the caller's */
   struct atsk_limits_hold hold; /* likewise */
   struct atsk_cookie *cookie;   /* affinity's, the caller's; NULL: none */
+  struct atsk_log_fields log;   /* with --access-log-fields=on */
 };
 
 /* `table` NULL: there is none yet. */

@@ -59,6 +59,7 @@ struct atsk_service {
   _Atomic uint64_t n_ejected; /* health.c: how many of the current set's eligible are ejected, and when that was counted */
   _Atomic uint32_t n_bounded; /* picks in flight that were made by hash with bounded load */
   _Atomic uint32_t holds;     /* its sets, and one of its own until it is retired */
+  _Atomic(char *) label;      /* "name:port" for the access log, NUL-terminated; NULL until it is given, once and for all */
   struct atsk_retired retired;
 };
 

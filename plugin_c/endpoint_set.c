@@ -27,6 +27,7 @@ atsk_service_release(struct atsk_service *service)
 {
   /* acq_rel: whoever frees has seen every set's use of the service.  Pairs with: itself, in another thread. */
   if (atomic_fetch_sub_explicit(&service->holds, 1, memory_order_acq_rel) == 1) {
+    free(atomic_load_explicit(&service->label, memory_order_relaxed)); /* relaxed: nobody else has the service any more */
     atsk_reclaim_memory(service);
   }
 }

@@ -163,6 +163,32 @@ atsk_service_id(const struct atsk_service *service)
   return service->id;
 }
 
+enum atsk_status
+atsk_service_label_set(struct atsk_service *service, struct atsk_str label)
+{
+  /* relaxed: the writer alone stores it. */
+  if (atomic_load_explicit(&service->label, memory_order_relaxed) != NULL) {
+    return ATSK_OK;
+  }
+  char *copy = malloc(label.len + 1);
+  if (copy == NULL) {
+    return ATSK_E_NOMEM;
+  }
+  memcpy(copy, label.ptr, label.len);
+  copy[label.len] = '\0';
+  /* release: the text before the pointer to it.  Pairs with: the load in atsk_service_label(). */
+  atomic_store_explicit(&service->label, copy, memory_order_release);
+  return ATSK_OK;
+}
+
+struct atsk_str
+atsk_service_label(const struct atsk_service *service)
+{
+  /* acquire: the text before the pointer to it.  Pairs with: the store in atsk_service_label_set(). */
+  const char *label = atomic_load_explicit(&((struct atsk_service *)(uintptr_t)service)->label, memory_order_acquire);
+  return label == NULL ? (struct atsk_str){NULL, 0} : (struct atsk_str){label, strlen(label)};
+}
+
 uint32_t
 atsk_service_size(const struct atsk_service *service)
 {

@@ -58,6 +58,11 @@ void atsk_service_retire(struct atsk_service *service,
                          struct atsk_retired **retired); /* with its set; no table leads to it any more */
 void atsk_service_destroy(struct atsk_service *service); /* of one that no reader ever saw; NULL is legal */
 uint64_t atsk_service_id(const struct atsk_service *service);
+
+/* What the access log calls it, "name:port": given once by the writer, and never changed (a second time is ATSK_OK and does nothing); empty
+ * until then.  Copies; the reader borrows, inside a read section.  ATSK_E_NOMEM. */
+enum atsk_status atsk_service_label_set(struct atsk_service *service, struct atsk_str label) ATSK_MUST_CHECK;
+struct atsk_str atsk_service_label(const struct atsk_service *service);
 uint32_t atsk_service_size(const struct atsk_service *service); /* endpoints in the current set */
 
 /* A service's current endpoints, as a commit handed them over.  Borrowed: inside a read section. */

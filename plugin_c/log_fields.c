@@ -75,7 +75,8 @@ id_is_sound(const char *id, int len)
   }
   for (int i = 0; i < len; i++) {
     const char c = id[i];
-    if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c != '\0' && strchr("-._:/+=@", c) != NULL))) {
+    if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+          (c != '\0' && strchr("-._:/+=@", c) != NULL))) {
       return false;
     }
   }

@@ -40,7 +40,7 @@ is_one_of(const char *text, const char *const names[], size_t n_names)
 static bool
 argument_counts(const char *argument)
 {
-  static const char *const others[] = {"--state-dir", "--log-level", "--admin", "--venv"};
+  static const char *const others[] = {"--state-dir", "--log-level", "--log-format", "--events", "--admin", "--venv"};
   return !is_one_of(argument, others, sizeof others / sizeof others[0]);
 }
 
@@ -66,8 +66,8 @@ is_service_variable(const char *variable)
 static bool
 variable_counts(const char *variable)
 {
-  static const char *const others[]   = {"ATSK8S_STATE_DIR", "ATSK8S_LOG_LEVEL", "ATSK8S_ADMIN",
-                                         "ATSK8S_VENV",      "ATSK8S_TOKEN",     "TS_TOKEN"};
+  static const char *const others[]   = {"ATSK8S_STATE_DIR", "ATSK8S_LOG_LEVEL", "ATSK8S_LOG_FORMAT", "ATSK8S_EVENTS",
+                                         "ATSK8S_ADMIN",     "ATSK8S_VENV",      "ATSK8S_TOKEN",      "TS_TOKEN"};
   static const char *const prefixes[] = {"ATSK8S_", "INGRESS_", "TS_"};
   bool is_ours                        = false;
   for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {

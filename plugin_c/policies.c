@@ -176,6 +176,16 @@ limits_check(const struct atsk_policy_limits *p, const struct strings *strings, 
   return ATSK_OK;
 }
 
+/* Lua's own parser is the judge of the text.  Nothing here looks at its bytes: many records may name them. */
+static enum atsk_status
+snippet_check(const struct atsk_policy_snippet *p, const struct strings *strings)
+{
+  if (!string_inside(strings, p->text)) {
+    return ATSK_E_TRUNCATED;
+  }
+  return p->text.len == 0 || p->text.len > ATSK_SNIPPET_MAX ? ATSK_E_RANGE : ATSK_OK;
+}
+
 /* The size of a kind's record; 0: there is no such kind. */
 static uint32_t
 size_of_kind(uint32_t kind)
@@ -193,6 +203,8 @@ size_of_kind(uint32_t kind)
     return sizeof(struct atsk_policy_limits);
   case ATSK_POLICY_BODY:
     return sizeof(struct atsk_policy_body);
+  case ATSK_POLICY_SNIPPET:
+    return sizeof(struct atsk_policy_snippet);
   default:
     return 0;
   }
@@ -213,6 +225,8 @@ record_check(const struct atsk_blob_policy *policy, const void *record, const st
     return timeouts_check(record);
   case ATSK_POLICY_LIMITS:
     return limits_check(record, strings, n_routes);
+  case ATSK_POLICY_SNIPPET:
+    return snippet_check(record, strings);
   default: /* ATSK_POLICY_BODY: every number is a size */
     return ATSK_OK;
   }
@@ -266,7 +280,7 @@ atsk_policies_validate(struct atsk_span blob)
     if (first > h->n_policies || n > h->n_policies - first) {
       return ATSK_E_TRUNCATED;
     }
-    if (n > ATSK_POLICY_BODY) { /* before the walk: rules may share rows, and long runs would cost the square */
+    if (n > ATSK_POLICY_SNIPPET) { /* before the walk: rules may share rows, and long runs would cost the square */
       return ATSK_E_ORDER;
     }
     for (uint32_t k = 1; k < n; k++) {
@@ -303,6 +317,9 @@ atsk_policies_view(struct atsk_span blob, const struct atsk_blob_rule *rule, str
       break;
     case ATSK_POLICY_BODY:
       out->body = record;
+      break;
+    case ATSK_POLICY_SNIPPET:
+      out->snippet = record;
       break;
     default:
       break;

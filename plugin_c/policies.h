@@ -16,6 +16,7 @@ struct atsk_policies {
   const struct atsk_policy_timeouts *timeouts;
   const struct atsk_policy_limits *limits;
   const struct atsk_policy_body *body;
+  const struct atsk_policy_snippet *snippet;
 };
 
 /* Checks policies[], the policy data and every rule's run of policies in a blob whose header and sections are in bounds

@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 #define CHECKED_FROM (offsetof(struct atsk_state_header, checksum) + sizeof(uint64_t)) /* the first byte that the checksum covers */
-#define FLAGS_KNOWN ((uint32_t)(ATSK_STATE_CACHE | ATSK_STATE_REJECT_ENCODED_SLASH | ATSK_STATE_ALLOW_LOOPBACK_NAMES))
+#define FLAGS_KNOWN \
+  ((uint32_t)(ATSK_STATE_CACHE | ATSK_STATE_REJECT_ENCODED_SLASH | ATSK_STATE_ALLOW_LOOPBACK_NAMES | ATSK_STATE_LOG_FIELDS))
 
 /* What is left of the bytes; 8-aligned, as all that is taken from it is. */
 struct cursor {
@@ -118,6 +119,7 @@ settings_take(struct cursor *cursor, struct atsk_settings *out)
   out->cache                = (fixed->flags & ATSK_STATE_CACHE) != 0;
   out->reject_encoded_slash = (fixed->flags & ATSK_STATE_REJECT_ENCODED_SLASH) != 0;
   out->allow_loopback_names = (fixed->flags & ATSK_STATE_ALLOW_LOOPBACK_NAMES) != 0;
+  out->log_fields           = (fixed->flags & ATSK_STATE_LOG_FIELDS) != 0;
   return fixed->reserved == 0 && atsk_defaults_of(&fixed->defaults, &out->defaults) == ATSK_OK;
 }
 

@@ -34,7 +34,12 @@ struct atsk_state_header {
   uint8_t options[ATSK_OPTIONS_DIGEST]; /* options.h */
 };
 
-enum atsk_state_flags { ATSK_STATE_CACHE = 1u, ATSK_STATE_REJECT_ENCODED_SLASH = 2u, ATSK_STATE_ALLOW_LOOPBACK_NAMES = 4u };
+enum atsk_state_flags {
+  ATSK_STATE_CACHE                = 1u,
+  ATSK_STATE_REJECT_ENCODED_SLASH = 2u,
+  ATSK_STATE_ALLOW_LOOPBACK_NAMES = 4u,
+  ATSK_STATE_LOG_FIELDS           = 8u,
+};
 
 struct atsk_state_settings { /* struct atsk_settings of controller.h */
   uint32_t flags;            /* enum atsk_state_flags */

@@ -259,7 +259,8 @@ settings_add(struct sink *sink, const struct atsk_settings *settings)
 {
   const struct atsk_state_settings fixed = {
     .flags = (settings->cache ? ATSK_STATE_CACHE : 0u) | (settings->reject_encoded_slash ? ATSK_STATE_REJECT_ENCODED_SLASH : 0u) |
-             (settings->allow_loopback_names ? ATSK_STATE_ALLOW_LOOPBACK_NAMES : 0u),
+             (settings->allow_loopback_names ? ATSK_STATE_ALLOW_LOOPBACK_NAMES : 0u) |
+             (settings->log_fields ? ATSK_STATE_LOG_FIELDS : 0u),
     .n_trusted       = (uint32_t)settings->n_trusted,
     .health_path_len = (uint32_t)settings->health_path_len,
     .defaults        = settings->defaults.numbers,

@@ -35,6 +35,14 @@ ATSK_BEGIN_DECLS
   X(RETRIES_REFUSED_TIME, "atsk8s_retries_refused_total", "time", "")                                                       \
   X(AFFINITY_KEPT, "atsk8s_affinity_total", "kept", "Requests with cookie affinity")                                        \
   X(AFFINITY_GIVEN, "atsk8s_affinity_total", "given", "")                                                                   \
+  X(SNIPPETS_RAN, "atsk8s_snippets_total", "ran", "Runs of Ingresses' snippets, by what came of them")                      \
+  X(SNIPPETS_SYNTAX, "atsk8s_snippets_total", "syntax", "")                                                                 \
+  X(SNIPPETS_ERROR, "atsk8s_snippets_total", "error", "")                                                                   \
+  X(SNIPPETS_STOPPED, "atsk8s_snippets_total", "stopped", "")                                                               \
+  X(SNIPPETS_MEMORY, "atsk8s_snippets_total", "memory", "")                                                                 \
+  X(SNIPPETS_SUSPENDED, "atsk8s_snippets_total", "suspended", "")                                                           \
+  X(SNIPPETS_NOT_RUN, "atsk8s_snippets_total", "not_run", "")                                                               \
+  X(SNIPPET_LINES_DROPPED, "atsk8s_snippet_lines_dropped_total", "", "Log lines of snippets that were too many")            \
   X(TLS_MATCHED, "atsk8s_tls_handshakes_total", "matched", "TLS handshakes by where their certificate came from")           \
   X(TLS_DEFAULT, "atsk8s_tls_handshakes_total", "default", "")                                                              \
   X(TLS_NONE, "atsk8s_tls_handshakes_total", "none", "")                                                                    \

@@ -11,6 +11,7 @@
 #include "decision.h"
 #include "forwarded.h"
 #include "incoming.h"
+#include "log_fields.h"
 #include "next_hop.h"
 #include "preference.h"
 #include "publish.h"
@@ -37,6 +38,8 @@ struct txn {
   uint64_t count_max; /* bytes of a body that does not say its length; 0: not counted */
   bool is_upload;     /* with a body */
   bool is_cached;     /* --cache=on */
+  bool is_logged;     /* --access-log-fields=on */
+  struct atsk_log_fields log;
 };
 
 /* Spare ones, each thread's own: a transaction stays on its client connection's thread, so a list is as long as that thread has ever had
@@ -214,6 +217,9 @@ txn_end(TSHttpTxn txnp, struct txn *txn)
     TSfree(txn->cookie);
     txn->cookie = NULL;
   }
+  if (txn->is_logged) {
+    atsk_log_fields_end(txnp, &txn->log);
+  }
   txn_give(txn);
 }
 
@@ -297,9 +303,13 @@ txn_begin(struct txn *txn, const struct atsk_settings *settings, const struct at
   txn->cookie                    = decision->cookie;
   txn->is_upload                 = decision->body.is_there;
   txn->is_cached                 = settings->cache;
-  txn->body_count.cont           = NULL;
-  txn->body_count.is_too_large   = false;
-  txn->count_max                 = decision->body.is_there && !decision->body.has_length ? decision->treatment->body_max : 0;
+  txn->is_logged                 = settings->log_fields;
+  if (txn->is_logged) {
+    txn->log = decision->log;
+  }
+  txn->body_count.cont         = NULL;
+  txn->body_count.is_too_large = false;
+  txn->count_max               = decision->body.is_there && !decision->body.has_length ? decision->treatment->body_max : 0;
 }
 
 /* A pod answers on a connection that is its own for anything but GET, HEAD and OPTIONS: an idle one from the pool may be closed by the
@@ -345,6 +355,9 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *set
   attempts->is_lone = attempts->pick.n == 1 && attempts->is_safe && !attempts->hop.is_name && !settings->cache;
   /* Last: it moves the header's strings, which the view borrows. */
   atsk_forwarded_take(txnp, rri->requestBufp, rri->requestHdrp, in->authority, in->host.port, settings, &txn->forwarded);
+  if (txn->is_logged) {
+    atsk_log_fields_begin(txnp, rri->requestBufp, rri->requestHdrp, settings);
+  }
   atsk_count(ATSK_COUNT_REQUESTS_FORWARDED);
 }
 
@@ -373,6 +386,9 @@ atsk_txn_remap(TSHttpTxn txnp, TSRemapRequestInfo *rri)
   atsk_decide(txnp, rri, table, settings, &in, &decision);
   atsk_read_end();
   if (decision.answer.status != TS_HTTP_STATUS_NONE) {
+    if (settings->log_fields) {
+      atsk_log_fields_begin(txnp, rri->requestBufp, rri->requestHdrp, settings);
+    }
     answer(txnp, &decision);
     return TSREMAP_NO_REMAP_STOP;
   }

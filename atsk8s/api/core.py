@@ -20,6 +20,10 @@ TLS_CA = "ca.crt"  # PEM; not part of the type, by convention the client's CA
 _KEPT_DATA = (TLS_CERT, TLS_KEY, TLS_CA)
 
 
+_NO_TEXTS: dict[str, str] = {}
+_SOME_TEXTS: dict[str, str] = {"": ""}
+
+
 class ServicePort(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """`name` may be "" in a Service with one port; an EndpointSlice repeats it and has the port on the pods."""
 
@@ -47,8 +51,10 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
     cluster_ips: Listed[str] = msgspec.field(name="clusterIPs", default=())
     ports: Listed[ServicePort] = ()
     publish_not_ready_addresses: bool | None = False
+    selector: Texts = msgspec.field(default_factory=lambda: _NO_TEXTS)  # which labels it asks for is not kept, only whether any
 
     def __post_init__(self) -> None:
+        fill(self, "selector", _SOME_TEXTS if self.selector else _NO_TEXTS)
         if not self.type:
             fill(self, "type", "ClusterIP")
         if not self.external_name:
@@ -126,9 +132,6 @@ class Secret(KubeObject, frozen=True, gc=False):
 
     def __repr__(self) -> str:  # msgspec's own would print fields added later
         return f"Secret({self.metadata.namespace}/{self.metadata.name}, type={self.type!r}, data={dict(self.data)!r})"
-
-
-_NO_TEXTS: dict[str, str] = {}
 
 
 class ConfigMap(KubeObject, frozen=True, gc=False):

@@ -11,6 +11,8 @@ from atsk8s.api.core import PortNumber
 from atsk8s.api.meta import KubeObject
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+SLICE_CONTROLLER = "endpointslice-controller.k8s.io"  # kube-controller-manager's, for Services with a selector
 
 if TYPE_CHECKING:
     Condition: TypeAlias = bool
@@ -124,3 +126,8 @@ class EndpointSlice(KubeObject, frozen=True, rename="camel", gc=False):
     def service_name(self) -> str:
         """The Service it belongs to, in the same namespace; "" for a slice of nobody's."""
         return self.metadata.labels.get(SERVICE_NAME_LABEL, "")
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether Kubernetes' own controller says that it wrote it."""
+        return self.metadata.labels.get(MANAGED_BY_LABEL) == SLICE_CONTROLLER

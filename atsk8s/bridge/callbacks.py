@@ -29,6 +29,7 @@ from atsk8s.controller import Controller
 from atsk8s.errors import AtsK8sError, SettingsError
 from atsk8s.model.state import Model
 from atsk8s.source.interface import Source
+from atsk8s.source.kinds import NAMESPACE
 from atsk8s.threads import Backoff, Keeper
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class _Process:
             settings=settings,
             source=source,
             model=Model(settings),
-            table=CommitWriter(),
+            table=CommitWriter(labels_services=settings.access_log_fields),
             bell=self._bell,
             on_first_table=lib.atsk_py_first_table,
             on_health=_health,
@@ -173,6 +174,7 @@ def _source(settings: Settings, keeper: Keeper) -> Source:
         ignore_namespaces=settings.ignore_namespaces,
         own_namespaces=settings.own_namespaces,
         keeper=keeper,
+        also_mandatory=(NAMESPACE,) if settings.namespace_selector is not None else (),
     )
 
 

@@ -134,6 +134,7 @@ def push_settings(settings: Settings) -> None:
     out.cache = settings.cache
     out.reject_encoded_slash = settings.reject_encoded_slash
     out.allow_loopback_names = settings.allow_loopback_endpoints
+    out.log_fields = settings.access_log_fields
     status = lib.atsk_py_settings(out)
     if status != 0:
         raise InvariantError(f"the core refused the settings: status {status}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -54,7 +54,9 @@ _OUT_OF_ORDER: Final = -8
 class CommitWriter:
     """controller.Table over the core.  The controller's thread only, but for `refusals` and `sizes`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, labels_services: bool = False) -> None:
+        """`labels_services`: the access log is to show services by name."""
+        self._labels_services = labels_services
         self._published = Published()
         self._version = 0
         self._refusals: Mapping[object, Condition] = {}
@@ -128,10 +130,20 @@ class CommitWriter:
             lib.atsk_py_commit_abort()  # staged with refused hosts in it: plan anew without them
         self._published.accept(plan)
         self._version, self._pending = version or self._version, None
+        if self._labels_services:
+            self._label(changes.services)
         # What came again and was not refused again is right now.
         settled = {*changes.vhosts, *changes.tls}
         self._refusals = {key: why for key, why in self._refusals.items() if key not in settled} | refused
         return version
+
+    def _label(self, services: Iterable[ServiceKey]) -> None:
+        """Tell the core what services are called; one that cannot be told of has no name in the access log."""
+        for key in services:
+            number = self._published.service_id(key)
+            if number is not None:
+                label = f"{key.name}:{key.port}".encode()
+                lib.atsk_py_service_label(number, label, len(label))
 
     def _stage(self, plan: Plan, refused: dict[object, Condition]) -> dict[object, Condition]:
         """Opens a commit and stages `plan`; what the core refuses is returned, and joins `refused`."""

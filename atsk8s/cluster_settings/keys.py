@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from atsk8s.cluster_settings import records
 from atsk8s.errors import Reason, RejectError
-from atsk8s.model.grants import Grant, parse_domain_access_list
+from atsk8s.model.grants import AccessList, read_domain_access_list
 from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates
 from atsk8s.values import number_parser, parse_boolean
 
@@ -20,7 +20,7 @@ CONFIGMAP_ANNOTATION: Final = "ats-configmap"  # "true": the ConfigMap is meant 
 VALUE_CHARS_MAX: Final = 256 * 1024
 RECORDS: Final = records.PREFIX + "*"
 
-Value: TypeAlias = str | bool | int | tuple[Grant, ...] | tuple[HostCertificate, ...]
+Value: TypeAlias = str | bool | int | AccessList | tuple[HostCertificate, ...]
 
 
 @unique
@@ -76,12 +76,11 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key(
         name="domain-access-list",
-        state=KeyState.PENDING,
+        state=KeyState.LIVE,
         origin=_FIRST,
-        parse=parse_domain_access_list,
+        parse=read_domain_access_list,
         shape="DOMAIN:NS[,NS...] ...",
-        help="Which namespaces may use which hosts; what no entry grants is denied.",
-        remedy="use --tenancy=strict",
+        help="Which namespaces may use which hosts; what no entry grants is denied, and an entry with a fault grants nothing.",
     ),
     Key(
         name="tls-certificates",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol
 
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey
@@ -18,14 +18,13 @@ from atsk8s.cluster_settings.keys import CONFIGMAP_ANNOTATION, Key, KeyState, Va
 from atsk8s.cluster_settings.records import Record, check_name, check_value
 from atsk8s.config import Settings
 from atsk8s.errors import Reason, RejectError
-from atsk8s.model.grants import Grant
+from atsk8s.model.grants import AccessList, Grant
 from atsk8s.model.host_certificates import HostCertificate
 from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.model.precedence import object_precedence
 
-T = TypeVar("T")
-
-SOURCE_EXPLICIT = 3  # RecSourceT REC_SOURCE_EXPLICIT: set by an administrator
+FAULTS_MAX: Final = 8  # conditions that one key gets
+SOURCE_EXPLICIT: Final = 3  # RecSourceT REC_SOURCE_EXPLICIT: set by an administrator
 
 
 class RecordTable(Protocol):
@@ -143,6 +142,8 @@ class ClusterSettings:
         if name.startswith(records.PREFIX):
             return self._want_record(ref, name, text)
         value = parse_value(key, text)
+        if isinstance(value, AccessList):
+            against += [_condition(ref, Reason.INVALID_SETTING, name, fault) for fault in value.faults[:FAULTS_MAX]]
         if not self._is_in_effect(key, value):
             why = "has no effect yet" if key.state is KeyState.PENDING else "takes effect at start only"
             against.append(_condition(ref, Reason.UNSUPPORTED, name, f"{why}: {key.remedy}"))
@@ -198,18 +199,16 @@ class ClusterSettings:
         return dict(self._written)
 
     @property
-    def grants(self) -> tuple[Grant, ...]:
-        """`domain-access-list`; () if there is none."""
-        return self._value("domain-access-list", Grant)
+    def grants(self) -> tuple[Grant, ...] | None:
+        """`domain-access-list`; None if there is none, or an empty one."""
+        want = self._in_effect.get("domain-access-list")
+        return want.value.grants if want is not None and isinstance(want.value, AccessList) else None
 
     @property
     def certificates(self) -> tuple[HostCertificate, ...]:
         """`tls-certificates`; () if there are none."""
-        return self._value("tls-certificates", HostCertificate)
-
-    def _value(self, name: str, item: type[T]) -> tuple[T, ...]:
-        want = self._in_effect.get(name)
-        return tuple(one for one in want.value if isinstance(one, item)) if want and isinstance(want.value, tuple) else ()
+        want = self._in_effect.get("tls-certificates")
+        return want.value if want is not None and isinstance(want.value, tuple) else ()
 
 
 def _condition(ref: ObjectRef, reason: Reason, name: str, message: str) -> Condition:

@@ -167,6 +167,14 @@ class BodyRecord(NamedTuple):
     max_bytes: int
 
 
+class SnippetRecord(NamedTuple):
+    """struct atsk_policy_snippet; `text` is a struct atsk_blob_str."""
+
+    id: int
+    text_off: int
+    text_len: int
+
+
 class EndpointRecord(NamedTuple):
     """struct atsk_endpoint_record."""
 
@@ -188,5 +196,6 @@ RETRY: Final = Struct("<4I8H")
 TIMEOUTS: Final = Struct("<4I")
 LIMITS: Final = Struct("<10I")
 BODY: Final = Struct("<Q")
+SNIPPET: Final = Struct("<QII")
 EXEMPT: Final = Struct("<16sBB")  # address (IPv4 in the first 4 bytes, the rest 0), family, bits
 ENDPOINT: Final = Struct("<16sHBBI")

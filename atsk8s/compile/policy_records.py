@@ -6,13 +6,14 @@ Equal records are written once, and rules with equal policies share their row.  
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from itertools import pairwise
 from struct import Struct
 from typing import Final, TypeAlias, assert_never
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.compile.faults import require
+from atsk8s.compile.faults import BlobError, require
 from atsk8s.compile.layout import (
     AFFINITY,
     BALANCE,
@@ -22,6 +23,7 @@ from atsk8s.compile.layout import (
     NONE,
     POLICY,
     RETRY,
+    SNIPPET,
     TIMEOUTS,
     AffinityRecord,
     BalanceRecord,
@@ -30,6 +32,7 @@ from atsk8s.compile.layout import (
     LimitsRecord,
     PolicyRecord,
     RetryRecord,
+    SnippetRecord,
     TimeoutsRecord,
 )
 from atsk8s.model.policies import (
@@ -40,6 +43,7 @@ from atsk8s.model.policies import (
     KIND_OF,
     LOAD_PERCENT_MAX,
     LOAD_PERCENT_MIN,
+    SNIPPET_MAX,
     STATUSES_MAX,
     Affinity,
     Algorithm,
@@ -52,6 +56,7 @@ from atsk8s.model.policies import (
     PolicyKind,
     Retry,
     RetryOn,
+    Snippet,
     Timeouts,
 )
 from atsk8s.values import TRIES_MAX, Network
@@ -66,6 +71,7 @@ RECORDS: Final = {
     PolicyKind.TIMEOUTS: TIMEOUTS,
     PolicyKind.LIMITS: LIMITS,
     PolicyKind.BODY: BODY,
+    PolicyKind.SNIPPET: SNIPPET,
 }
 # RFC 9110 section 5.6.2.
 _TOKEN_BYTES: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -153,6 +159,9 @@ class PolicyWriter:
                 )
             case BodyLimit():
                 return BODY.pack(policy.max_bytes)
+            case Snippet():
+                text = policy.text.encode("utf-8", "replace")
+                return SNIPPET.pack(_snippet_id(text), *add(text))
             case _:
                 assert_never(policy)
 
@@ -164,6 +173,10 @@ def _or_none(value: int | None) -> int:
 def _exempt(network: Network) -> bytes:
     family = EndpointFamily.IPV4 if network.version == 4 else EndpointFamily.IPV6
     return EXEMPT.pack(network.network_address.packed, family, network.prefixlen)
+
+
+def _snippet_id(text: bytes) -> int:
+    return int.from_bytes(sha256(text).digest()[:8], "little")
 
 
 def check_row(kinds: Sequence[int]) -> None:
@@ -203,6 +216,8 @@ def read_policy(record: PolicyRecord, blob: bytes, data: range, text: Text, n_ro
             return _limits(LimitsRecord._make(fields), text, n_routes)
         case PolicyKind.BODY:
             return BodyLimit(max_bytes=BodyRecord._make(fields).max_bytes)
+        case PolicyKind.SNIPPET:
+            return _snippet(SnippetRecord._make(fields), text)
 
 
 def _given(value: int) -> int | None:
@@ -273,6 +288,15 @@ def _limits(record: LimitsRecord, text: Text, n_routes: int) -> Limits:
         total_concurrency=record.total_concurrency,
         exempt=tuple(_network(*fields) for fields in _struct_rows(EXEMPT, exempt)),
     )
+
+
+def _snippet(record: SnippetRecord, text: Text) -> Snippet:
+    lua = text(record.text_off, record.text_len)
+    require(0 < len(lua) <= SNIPPET_MAX and record.id == _snippet_id(lua), "a snippet's size or id")
+    try:
+        return Snippet(text=lua.decode())
+    except UnicodeDecodeError:
+        raise BlobError("a snippet that is no UTF-8") from None
 
 
 def _struct_rows(record: Struct, data: bytes) -> list[tuple[bytes, int, int]]:

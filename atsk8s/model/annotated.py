@@ -25,12 +25,12 @@ from atsk8s.model.policies import (
     Limits,
     Policy,
     Retry,
+    Snippet,
     Timeouts,
     in_order,
 )
 from atsk8s.values import Network
 
-VALUE_CHARS_MAX: Final = 16 * 1024  # of one annotation; what any of them can need
 COOKIE_NAME: Final = "INGRESSCOOKIE"  # ingress-nginx's
 LOAD_PERCENT: Final = 125  # of the mean; what HAProxy and Envoy suggest
 BURST_MULTIPLIER: Final = 5  # ingress-nginx's
@@ -67,6 +67,7 @@ class IngressAnnotations:
     limit_total_concurrency: int | None = None
     limit_exempt: tuple[Network, ...] | None = None
     body_size: int | None = None
+    server_snippet: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +112,8 @@ def parse_annotation(row: Annotation, parse: Parser, name: str, text: str) -> Va
         RejectError: the message names the annotation, its value, the fault, what could be, and what counts instead.
     """
     try:
-        if len(text) > VALUE_CHARS_MAX:
-            raise ValueError(f"is longer than {VALUE_CHARS_MAX} characters")
+        if len(text) > row.chars_max:
+            raise ValueError(f"is longer than {row.chars_max} characters")
         return parse(text)
     except ValueError as error:
         message = f"annotation {name}: {shown(text)} {error}: correct it; until then {row.otherwise}"
@@ -180,7 +181,15 @@ def policies_of(said: IngressAnnotations) -> tuple[tuple[Policy, ...], list[Faul
     if said is NO_INGRESS_ANNOTATIONS:
         return (), []
     faults: list[Fault] = []
-    made = (_balance(said, faults), _affinity(said, faults), _retry(said), _timeouts(said), _limits(said, faults), _body(said))
+    made = (
+        _balance(said, faults),
+        _affinity(said, faults),
+        _retry(said),
+        _timeouts(said),
+        _limits(said, faults),
+        _body(said),
+        _snippet(said),
+    )
     return in_order([policy for policy in made if policy is not None]), faults
 
 
@@ -264,6 +273,10 @@ def _limits(said: IngressAnnotations, faults: list[Fault]) -> Limits | None:
 
 def _body(said: IngressAnnotations) -> BodyLimit | None:
     return BodyLimit(max_bytes=said.body_size) if said.body_size is not None else None
+
+
+def _snippet(said: IngressAnnotations) -> Snippet | None:
+    return Snippet(text=said.server_snippet) if said.server_snippet is not None else None
 
 
 def health_check_of(said: ServiceAnnotations) -> tuple[HealthCheck | None, list[Fault]]:

@@ -237,5 +237,13 @@ def probe_path(text: str) -> str:
     return path
 
 
+def snippet(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    if "\0" in text:
+        raise ValueError("has a NUL")
+    return text
+
+
 duration: Final = duration_parser(0, TIMEOUT_MS_MAX)
 rate: Final = number_parser(0, RATE_MAX)

@@ -13,12 +13,14 @@ from typing import Final
 
 from atsk8s.model import annotation_values as texts
 from atsk8s.model.annotation_values import Parser
-from atsk8s.model.policies import EXEMPT_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN
+from atsk8s.model.policies import EXEMPT_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN, SNIPPET_MAX
 from atsk8s.values import CONNECT_TIMEOUT_MS_MAX, TIMEOUT_MS_MAX, TRIES_MAX, duration_parser, number_parser, parse_size
 
 OURS: Final = "ats.ingress.kubernetes.io/"
 ANCESTOR: Final = "ingress.kubernetes.io/"
 NGINX: Final = "nginx.ingress.kubernetes.io/"
+
+VALUE_CHARS_MAX: Final = 16 * 1024  # of one annotation; what any but a snippet can need
 
 
 @unique
@@ -50,6 +52,7 @@ class Annotation:
     aliases: tuple[Alias, ...] = ()
     # What is in force without it, for the message about a bad value: safety must not be lost without a word.
     otherwise: str = "the default counts"
+    chars_max: int = VALUE_CHARS_MAX
 
     @property
     def field(self) -> str:
@@ -299,6 +302,15 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         "The largest body of a request; above it 413. 0: unlimited.",
         *_nginx("proxy-body-size"),
         otherwise="this limit is NOT in force, the option --body-size counts",
+    ),
+    Annotation(
+        name="server-snippet",
+        parse=texts.snippet,
+        shape="Lua",
+        default="none",
+        help="Run for each request of the Ingress, if an administrator has said `--snippets`: [snippets.md](snippets.md).",
+        otherwise="no snippet is run",
+        chars_max=SNIPPET_MAX,
     ),
     _service_row(
         "health-check-path",

@@ -41,7 +41,7 @@ class Owner:
 def admitted(key: HostKey, claims: Sequence[RouteClaim], owner: Owner | None) -> tuple[Sequence[RouteClaim], list[Condition]]:
     """The claims that may take part, oldest first; the others get a condition.
 
-    This is where grants (`domain-access-list`) join: they decide before age does, and before `owner`.
+    What grants (`domain-access-list`) or limits refuse is not among `claims`: claimants.py has decided that before.
     """
     if owner is None:
         return claims, []

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
@@ -105,10 +104,10 @@ def _private_key(pem: bytes) -> _PrivateKey:
 
 def _leaf_first(chain: list[x509.Certificate], private: _PrivateKey) -> list[x509.Certificate]:
     """`chain` with the key's certificate moved to the front, where TLS wants it; people do get the order wrong."""
-    wanted = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    wanted = private.public_key()
     for place, one in enumerate(chain):
         try:
-            found = one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            found = one.public_key()
         except (ValueError, UnsupportedAlgorithm):
             continue  # an issuer's key may be of a kind that we do not know
         if found == wanted:

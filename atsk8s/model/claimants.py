@@ -7,7 +7,7 @@ answer depends on the objects there are and not on their history.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from atsk8s.api.core import Namespace
 from atsk8s.api.meta import ObjectKey
@@ -19,12 +19,13 @@ from atsk8s.model.grants import Grant, parse_domain_access_list
 from atsk8s.model.ingress import Claims, Shared, class_of, translate
 from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.model.quotas import NamespaceQuota, Quota, usage_text
+from atsk8s.model.snippets import SnippetRules
 
 M = TypeVar("M")
 
 NO_CLAIMS: Final = Claims()
 
-OnClaims = Callable[[ObjectKey, Claims, Claims], None]
+OnClaims: TypeAlias = Callable[[ObjectKey, Claims, Claims], None]
 
 
 class Claimants:
@@ -48,6 +49,12 @@ class Claimants:
             hosts=settings.max_hosts_per_namespace,
             routes=settings.max_routes_per_namespace,
             certificates=settings.max_certificates_per_namespace,
+        )
+        self._snippets = SnippetRules(
+            is_on=settings.snippets,
+            namespaces=settings.snippet_namespaces,
+            is_strict=settings.tenancy is Tenancy.STRICT,
+            bytes_max=settings.max_snippet_bytes,
         )
         self.clear()
 
@@ -149,7 +156,7 @@ class Claimants:
         ingress = self._ingresses.get(key)
         claims: Claims | None = None
         if ingress is not None and self._is_ours(key.namespace, class_of(ingress)):
-            claims = translate(key, ingress, self.shared, is_isolated=self._access.is_isolating)
+            claims = translate(key, ingress, self.shared, is_isolated=self._access.is_isolating, snippets=self._snippets)
         self._admit(key, claims)
 
     def _is_ours(self, namespace: str, class_name: str | None) -> bool:

@@ -8,15 +8,16 @@ parent of that host, as with ingress-nginx, but not for a domain of one label, w
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final, TypeAlias
 
 from atsk8s.model.annotated import IngressAnnotations, policies_of
 from atsk8s.model.ir import HostKey, Place
 from atsk8s.model.names import host_text, shown
 from atsk8s.model.policies import Policy
 
-_NAMED_MAX = 3  # hosts that the condition names; it counts the others
+_NAMED_MAX: Final = 3  # hosts that the condition names; it counts the others
 
-Policies = tuple[Policy, ...]
+Policies: TypeAlias = tuple[Policy, ...]
 
 
 def domain_fault(domain: str, host: HostKey, *, is_isolated: bool) -> str:
@@ -44,14 +45,11 @@ class CookieDomain:
 
     Args:
         said: its annotations.
-        policies: that follow from them.
-        known: equal ones, to be shared.
+        known: policies of other Ingresses, to be shared.
         is_isolated: see `domain_fault`.
     """
 
-    def __init__(
-        self, said: IngressAnnotations, policies: Policies, known: dict[Policies, Policies], *, is_isolated: bool
-    ) -> None:
+    def __init__(self, said: IngressAnnotations, known: dict[Policies, Policies], *, is_isolated: bool) -> None:
         self._domain = said.session_cookie_domain
         self._is_isolated = is_isolated
         self._narrow: Policies = ()
@@ -77,4 +75,5 @@ class CookieDomain:
         hosts = sorted(self.faults)
         named = "; ".join(f"host {host_text(host)}: {self.faults[host]}" for host in hosts[:_NAMED_MAX])
         more = f"; and {len(hosts) - _NAMED_MAX} more" if len(hosts) > _NAMED_MAX else ""
-        return f"annotation session-cookie-domain: {shown(self._domain or '')} is left out for {named}{more}: use the host, or leave it out"
+        domain = shown(self._domain or "")
+        return f"annotation session-cookie-domain: {domain} is left out for {named}{more}: use the host, or leave it out"

@@ -37,18 +37,42 @@ class Grant:
         return namespace in self.namespaces or ANY in self.namespaces
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessList:
+    """A list that is used as far as it can be: an entry with a fault grants nothing, so it denies rather than permits.
+
+    `grants` None: the list is empty, which is as no list at all.  `faults` are worded to follow the list's name.
+    """
+
+    grants: tuple[Grant, ...] | None = None
+    faults: tuple[str, ...] = ()
+
+
 def parse_domain_access_list(text: str) -> tuple[Grant, ...]:
     """The entries in their order; () for an empty list.
-
-    One bad entry makes the whole list unusable: a list that says who may do what is not to be followed in parts.
 
     Raises:
         ValueError: the first fault, worded to follow the list's name: "entry 'x' has no ...".
     """
+    found = read_domain_access_list(text)
+    if found.faults:
+        raise ValueError(found.faults[0])
+    return found.grants or ()
+
+
+def read_domain_access_list(text: str) -> AccessList:
+    """The entries that can be used, in their order, and what is wrong with the others.  Of too many entries none is used."""
     words = text.split()
     if len(words) > ENTRIES_MAX:
-        raise ValueError(f"has {len(words)} entries; at most {ENTRIES_MAX} are taken")
-    return tuple(_parse_entry(word) for word in words)
+        return AccessList(grants=(), faults=(f"has {len(words)} entries; at most {ENTRIES_MAX} are taken",))
+    grants: list[Grant] = []
+    faults: list[str] = []
+    for word in words:
+        try:
+            grants.append(_parse_entry(word))
+        except ValueError as error:
+            faults.append(str(error))
+    return AccessList(grants=tuple(grants) if words else None, faults=tuple(faults))
 
 
 def is_granted(grants: Sequence[Grant], host: str, namespace: str) -> bool:

@@ -20,6 +20,7 @@ from atsk8s.model.names import FALLBACK, NO_HOST, host_key, is_subdomain, shown
 from atsk8s.model.paths import match_kind, match_path
 from atsk8s.model.policies import Policy
 from atsk8s.model.precedence import Precedence, object_precedence, rule_order
+from atsk8s.model.snippets import NO_SNIPPETS, SnippetRules
 
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"  # before spec.ingressClassName existed; still in wide use
 PATHS_MAX: Final = 10_000  # of one Ingress; etcd's object size allows about as many
@@ -97,7 +98,14 @@ def class_of(ingress: Ingress) -> str | None:
     return named if named is not None else ingress.metadata.annotations.get(CLASS_ANNOTATION) or None
 
 
-def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None, *, is_isolated: bool = False) -> Claims:
+def translate(
+    key: ObjectKey,
+    ingress: Ingress,
+    shared: Shared | None = None,
+    *,
+    is_isolated: bool = False,
+    snippets: SnippetRules = NO_SNIPPETS,
+) -> Claims:
     """The claims of an Ingress that is ours.
 
     A rejected one claims nothing and has one fatal condition: half of an object that the API would refuse is a surprise.
@@ -107,9 +115,11 @@ def translate(key: ObjectKey, ingress: Ingress, shared: Shared | None = None, *,
         ingress: the object.
         shared: values that other Ingresses' rules have already; those made here are added.
         is_isolated: namespaces must not reach each other's hosts by way of a browser either: see `cookies.domain_fault`.
+        snippets: whose Lua is run.
     """
     try:
-        return _Translation(key, ingress, Shared() if shared is None else shared, is_isolated=is_isolated).claims()
+        shared = Shared() if shared is None else shared
+        return _Translation(key, ingress, shared, is_isolated=is_isolated, snippets=snippets).claims()
     except RejectError as rejection:
         return Claims(
             conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
@@ -128,7 +138,7 @@ def _check_count(n_hosts: int, field: str) -> None:
 class _Translation:
     """The state of one call of `translate`."""
 
-    def __init__(self, key: ObjectKey, ingress: Ingress, shared: Shared, *, is_isolated: bool) -> None:
+    def __init__(self, key: ObjectKey, ingress: Ingress, shared: Shared, *, is_isolated: bool, snippets: SnippetRules) -> None:
         self._key = key
         self._spec = ingress.spec
         self._created_s = ingress.metadata.created_s
@@ -136,12 +146,13 @@ class _Translation:
         self._n_untold = 0
         self._backends = shared.backends
         said, faults = ingress_annotations(ingress.metadata.annotations)
+        said, not_run = snippets.applied(key.namespace, said)
         policies, useless = policies_of(said)
         self._policies = shared.policies.setdefault(policies, policies) if policies else ()
-        self._cookies = CookieDomain(said, policies, shared.policies, is_isolated=is_isolated)
+        self._cookies = CookieDomain(said, shared.policies, is_isolated=is_isolated)
         self._weights = dict(said.service_weights or ())
         self._split: dict[int | str, tuple[Backend, ...]] = {}  # by port: what a path is split over
-        self._faults: tuple[Fault, ...] = (*faults, *useless)
+        self._faults: tuple[Fault, ...] = (*faults, *not_run, *useless)
 
     def claims(self) -> Claims:
         for fault in self._faults:

@@ -20,6 +20,7 @@ COOKIE_ATTRIBUTES_MAX: Final = 1024  # bytes; ATSK_COOKIE_ATTRIBUTES_MAX
 LOAD_PERCENT_MIN: Final = 101  # ATSK_LOAD_PERCENT_MIN
 LOAD_PERCENT_MAX: Final = 1000  # ATSK_LOAD_PERCENT_MAX
 EXEMPT_MAX: Final = 256  # ATSK_EXEMPT_MAX
+SNIPPET_MAX: Final = 65_536  # bytes; ATSK_SNIPPET_MAX
 
 
 @unique
@@ -32,6 +33,7 @@ class PolicyKind(IntEnum):
     TIMEOUTS = 4
     LIMITS = 5
     BODY = 6
+    SNIPPET = 7
 
 
 @unique
@@ -143,7 +145,14 @@ class BodyLimit:
     max_bytes: int
 
 
-Policy: TypeAlias = Balance | Affinity | Retry | Timeouts | Limits | BodyLimit
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """Lua that is run for each request: 1 to SNIPPET_MAX bytes as UTF-8."""
+
+    text: str
+
+
+Policy: TypeAlias = Balance | Affinity | Retry | Timeouts | Limits | BodyLimit | Snippet
 
 KIND_OF: Final[Mapping[type[Policy], PolicyKind]] = {
     Balance: PolicyKind.BALANCE,
@@ -152,6 +161,7 @@ KIND_OF: Final[Mapping[type[Policy], PolicyKind]] = {
     Timeouts: PolicyKind.TIMEOUTS,
     Limits: PolicyKind.LIMITS,
     BodyLimit: PolicyKind.BODY,
+    Snippet: PolicyKind.SNIPPET,
 }
 
 
@@ -183,6 +193,8 @@ def plain(policy: Policy) -> tuple[str, str]:
             return "limits", _limits(policy)
         case BodyLimit():
             return "body", f"at most {policy.max_bytes} bytes" if policy.max_bytes else "unlimited"
+        case Snippet():
+            return "snippet", f"{len(policy.text.encode())} bytes of Lua, {policy.text.count(chr(10)) + 1} lines"
 
 
 def _dashed(member: Enum) -> str:

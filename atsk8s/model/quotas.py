@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TypeAlias
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.errors import InvariantError
@@ -19,7 +19,7 @@ from atsk8s.model.ingress import Claims
 from atsk8s.model.ir import HostKey
 from atsk8s.model.precedence import Precedence
 
-_Place = tuple[Precedence, ObjectKey]
+_Place: TypeAlias = tuple[Precedence, ObjectKey]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +107,9 @@ class NamespaceQuota:
 
     def _place(self, key: ObjectKey, claims: Claims) -> _Place | None:
         """None: the Ingress has no place in the order, claiming nothing or too much."""
-        for _, claim in (*claims.routes[:1], *claims.tls[:1]):
-            return (claim.precedence, key) if self.fits_alone(claims) else None
-        return None
+        if not (claims.routes or claims.tls) or not self.fits_alone(claims):
+            return None
+        return (claims.routes[0][1] if claims.routes else claims.tls[0][1]).precedence, key
 
     def _find(self, place: _Place) -> int:
         i = bisect_left(self._order, place)
@@ -146,9 +146,6 @@ class NamespaceQuota:
         for secret in secrets:
             self._secrets.remove(secret)
         self._n_routes -= n_routes
-
-
-NO_QUOTA: Final = Quota()
 
 
 def usage_text(claims: Claims) -> str:

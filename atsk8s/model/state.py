@@ -16,9 +16,9 @@ from atsk8s.api import core
 from atsk8s.api.discovery import EndpointSlice
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.api.networking import Ingress, IngressClass
-from atsk8s.config import Settings, Tenancy
+from atsk8s.config import EndpointSlices, Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason, RejectError
-from atsk8s.model.assemble import Owner, assemble_fallback, assemble_tls, assemble_vhost, services_of
+from atsk8s.model.assemble import assemble_fallback, assemble_tls, assemble_vhost, services_of
 from atsk8s.model.changes import Changes as Changes
 from atsk8s.model.claimants import Claimants
 from atsk8s.model.explain import dump, explain
@@ -65,7 +65,9 @@ class Model:
         """
         self._settings = settings
         self._address_rules = AddressRules(
-            allow_external_names=settings.allow_external_names, allow_loopback=settings.allow_loopback_endpoints
+            allow_external_names=settings.allow_external_names,
+            allow_loopback=settings.allow_loopback_endpoints,
+            managed_slices_only=settings.endpoint_slices is EndpointSlices.MANAGED,
         )
         self._here = Whereabouts(zone=settings.zone, node_name=settings.node_name)
         backend, secret = settings.default_backend, settings.default_certificate
@@ -219,6 +221,9 @@ class Model:
         self._note_expired(now_s)
         for secret in tuple(self._dirty_certificates):
             self._drain_certificate(secret, now_s)
+        # All are empty; but one that was large once has its places still, and whoever walks it walks over these.
+        for dirty in (self._dirty_hosts, self._dirty_tls, self._dirty_services, self._dirty_certificates):
+            dirty.clear()
         ghosts = self._ghosts
         self._last = Changes(
             vhosts=_with_ghosts(ghosts.vhosts, self._out_vhosts, self._vhosts),
@@ -242,7 +247,8 @@ class Model:
         if host.place is Place.FALLBACK:
             new, conditions = assemble_fallback(claims, self._default_backend)
         else:
-            new, conditions = assemble_vhost(host, claims, owner=self._owner(host))
+            owner = self._strict.owner(host) if self._strict is not None else None
+            new, conditions = assemble_vhost(host, claims, owner=owner)
         self._verdicts.put(("routes", host), conditions)
         former = self._vhosts.get(host)
         if new != former:
@@ -268,7 +274,8 @@ class Model:
         else:
             routes = self._routes.get(host)
             namespace = routes[0].object.namespace if routes else None
-            new, conditions = assemble_tls(host, self._tls_claims.get(host), routes_namespace=namespace, owner=self._owner(host))
+            owner = self._strict.tls_owner(host) if self._strict is not None else None
+            new, conditions = assemble_tls(host, self._tls_claims.get(host), routes_namespace=namespace, owner=owner)
             if new is None and routes and self._host_certificates:
                 new = policy_for(host, self._host_certificates)
         self._verdicts.put(("tls", host), conditions)
@@ -284,9 +291,6 @@ class Model:
             _set(self._tls, host, new)
             self._out_tls[host] = new
         del self._dirty_tls[host]
-
-    def _owner(self, host: HostKey) -> Owner | None:
-        return self._strict.owner(host) if self._strict is not None else None
 
     def _drain_service(self, key: ServiceKey) -> None:
         new: Service | None = None

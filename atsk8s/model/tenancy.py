@@ -12,7 +12,7 @@ before it gets here, unless `domain-access-list` grants it.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from atsk8s.model.assemble import Owner
@@ -75,6 +75,10 @@ def _remove(firsts: list[_First], first: _First) -> None:
     del firsts[bisect_left(firsts, first)]
 
 
+def _blocked(blocker: _First) -> Owner:
+    return Owner(namespace=None, why=f"host {host_text(blocker.host)} under it belongs to namespace {blocker.namespace}")
+
+
 class StrictTenancy:
     """See the module.  Updated by `affected`, before anything that it returns is assembled."""
 
@@ -109,36 +113,46 @@ class StrictTenancy:
         return result
 
     def owner(self, host: HostKey) -> Owner | None:
-        """Who `host` belongs to; None: to nobody yet (it has no claims on routes), or it is no name of a host's."""
-        if host.place is Place.FALLBACK:
-            return None
-        wildcard = host if host.place is Place.WILDCARD else wildcard_over(host)
-        group = self._groups.get(wildcard) if wildcard is not None else None
-        if group is not None and group.grant is not None and wildcard is not None:
-            grant = group.grant.object
-            return Owner(namespace=grant.namespace, why=f"{host_text(wildcard)} belongs to Ingress {grant}")
+        """Who the routes of `host` belong to; None: to nobody yet (it has no claims on routes), or it is no name of a host's."""
+        found = self._owner_by_wildcard(host)
+        if found is not None:
+            return found
         claims = self._routes.get(host)
-        if host.place is Place.WILDCARD and group is not None:
-            return self._owner_of_wildcard(group, claims or self._tls.get(host), is_routed=bool(claims))
-        if not claims:
+        if not claims or host.place is Place.FALLBACK:
             return None
         oldest = claims[0].object
-        return Owner(namespace=oldest.namespace, why=f"the host belongs to Ingress {oldest}, which is older")
+        if host.place is not Place.WILDCARD:
+            return Owner(namespace=oldest.namespace, why=f"the host belongs to Ingress {oldest}, which is older")
+        blocker = self._groups[host].first_foreign(oldest.namespace)
+        return _blocked(blocker) if blocker is not None else None
 
-    def _owner_of_wildcard(
-        self, group: _Group, claims: Sequence[RouteClaim] | Sequence[TlsClaim], *, is_routed: bool
-    ) -> Owner | None:
-        """Of one that is not granted.  With certificates alone it takes nobody's host, but must not serve another's either."""
+    def tls_owner(self, host: HostKey) -> Owner | None:
+        """Who the certificates of `host` belong to; None: to whoever is the oldest to have one for it.
+
+        A wildcard that nobody may route can have certificates all the same.  They take nobody's host, but must not be shown on
+        that of somebody who was there before.
+        """
+        found = self._owner_by_wildcard(host)
+        if found is not None or host.place is not Place.WILDCARD:
+            return found or self.owner(host)
+        group, claims = self._groups.get(host), self._tls.get(host)
+        if group is None or not claims:
+            return None
         blocker: _First | None = None
         for claim in claims:
             blocker = group.first_foreign(claim.object.namespace)
-            if blocker is None and not is_routed:
+            if blocker is None or blocker.precedence > claim.precedence:
                 return Owner(namespace=claim.object.namespace, why=f"Ingress {claim.object} is older")
-        return (
-            Owner(namespace=None, why=f"host {host_text(blocker.host)} under it belongs to namespace {blocker.namespace}")
-            if blocker is not None
-            else None
-        )
+        return _blocked(blocker) if blocker is not None else None
+
+    def _owner_by_wildcard(self, host: HostKey) -> Owner | None:
+        """By the wildcard that `host` is or is under, if that is granted to anybody."""
+        wildcard = host if host.place is Place.WILDCARD else wildcard_over(host)
+        group = self._groups.get(wildcard) if wildcard is not None else None
+        if group is None or group.grant is None or wildcard is None:
+            return None
+        grant = group.grant.object
+        return Owner(namespace=grant.namespace, why=f"{host_text(wildcard)} belongs to Ingress {grant}")
 
     def _update(self, group: _Group, host: HostKey) -> None:
         former = group.hosts.pop(host, None)

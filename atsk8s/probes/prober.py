@@ -21,7 +21,7 @@ from atsk8s.threads import Keeper, Kept
 _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 128  # checks in flight; the others wait their turn
-PER_S: Final = 500.0  # checks begun: each takes some 0.2 ms from the interpreter, which commits need as well
+PER_S: Final = 500.0  # checks begun: each takes some 0.1 ms from the interpreter, which commits need as well
 BURST: Final = 50.0
 REST_S: Final = 1.0  # when there is no socket to be had
 LINES_PER_MINUTE: Final = 20  # about endpoints that are left out, or are back; the rest is counted

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeAlias
 
 from atsk8s.api.core import TLS_SECRET_TYPE, ConfigMap, Namespace, Secret, Service
-from atsk8s.api.discovery import SERVICE_NAME_LABEL, EndpointSlice
+from atsk8s.api.discovery import MANAGED_BY_LABEL, SERVICE_NAME_LABEL, EndpointSlice
 from atsk8s.api.meta import K
 from atsk8s.api.networking import Ingress, IngressClass
 
@@ -50,6 +50,17 @@ class Kind(Generic[K]):
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         return f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
 
+    def without(self, namespaces: Iterable[str]) -> Kind[K]:
+        """The same objects but those of some namespaces.
+
+        Every namespaced kind can be selected by the field metadata.namespace (apiserver, pkg/registry/generic).
+        """
+        fields = [f"metadata.namespace!={namespace}" for namespace in sorted(namespaces)]
+        if not fields:
+            return self
+        own = self.selector.get("fieldSelector")
+        return replace(self, selector={**self.selector, "fieldSelector": ",".join([own, *fields] if own else fields)})
+
     def __repr__(self) -> str:
         return f"Kind({self.name})"
 
@@ -84,7 +95,7 @@ ENDPOINT_SLICE = Kind(
     plural="endpointslices",
     item=EndpointSlice,
     mandatory=True,
-    label_names=(SERVICE_NAME_LABEL,),
+    label_names=(SERVICE_NAME_LABEL, MANAGED_BY_LABEL),
     watch_s=(50, 70),
 )
 SECRET = Kind(

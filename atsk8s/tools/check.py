@@ -113,6 +113,7 @@ def load(directory: Path, options: Sequence[str]) -> Loaded:
                 model.put(kind, key, obj)
             objects.append(_ref(kind.name, key))
     cluster_settings.apply()
+    model.set_grants(cluster_settings.grants)
     model.set_host_certificates(cluster_settings.certificates)
     model.drain(now_s=int(time.time()))
     verdicts = dict(model.verdicts())

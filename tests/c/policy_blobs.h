@@ -85,12 +85,14 @@ blob_of_all_policies(void)
                                                 .exempt             = {at + BLOB_TEXT_LEN, BLOB_EXEMPT_LEN},
                                                 .n_exempt           = 2};
   const struct atsk_policy_body body         = {.max_bytes = 1 << 20};
+  const struct atsk_policy_snippet snippet   = {.id = 1, .text = {at, 9}}; /* what it says, Lua will judge */
   const struct blob_policy policies[]        = {
            {ATSK_POLICY_BALANCE, sizeof balance, &balance}, {ATSK_POLICY_AFFINITY, sizeof affinity, &affinity},
            {ATSK_POLICY_RETRY, sizeof retry, &retry},       {ATSK_POLICY_TIMEOUTS, sizeof timeouts, &timeouts},
            {ATSK_POLICY_LIMITS, sizeof limits, &limits},    {ATSK_POLICY_BODY, sizeof body, &body},
+           {ATSK_POLICY_SNIPPET, sizeof snippet, &snippet},
   };
-  return blob_with_policies(blob, policies, 6, strings, sizeof strings);
+  return blob_with_policies(blob, policies, 7, strings, sizeof strings);
 }
 
 #endif

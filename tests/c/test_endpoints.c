@@ -209,6 +209,25 @@ churn(void)
 }
 
 static void
+labels(void)
+{
+  char text[]                  = "cart:80";
+  const struct atsk_str given  = {text, sizeof text - 1};
+  const struct atsk_str second = {"other:1", 7};
+  struct atsk_service *service = atsk_service_create(3);
+  CHECK(atsk_service_label(service).len == 0, "no label yet");
+  fail_allocation(1);
+  CHECK(atsk_service_label_set(service, given) == ATSK_E_NOMEM && atsk_service_label(service).len == 0, "a label without memory");
+  fail_allocation(0);
+  CHECK(atsk_service_label_set(service, given) == ATSK_OK, "a label is given");
+  text[0] = 'X';
+  CHECK(atsk_service_label_set(service, second) == ATSK_OK, "a second one is passed over");
+  const struct atsk_str found = atsk_service_label(service);
+  CHECK(found.len == 7 && memcmp(found.ptr, "cart:80", 7) == 0, "the first one stays, a copy");
+  atsk_service_destroy(service);
+}
+
+static void
 without_memory(void)
 {
   struct atsk_service *service = atsk_service_create(1);
@@ -245,6 +264,7 @@ main(void)
   surviving();
   hostile();
   churn();
+  labels();
   without_memory();
   return tap_end();
 }

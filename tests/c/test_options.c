@@ -21,7 +21,8 @@ static void
 digests(void)
 {
   const char *const swapped[]   = {argv[1], argv[0]};
-  const char *const others[]    = {argv[0], argv[1], "--state-dir=/s", "--log-level=debug", "--admin=off", "--venv=/v"};
+  const char *const others[]    = {argv[0],        argv[1],       "--state-dir=/s", "--log-level=debug", "--log-format=json",
+                                   "--events=off", "--admin=off", "--venv=/v"};
   const char *const changed[]   = {argv[0], "--cache=off"};
   const char *const more[]      = {argv[0], argv[1], "--admin-of-sorts=1"};
   char *const reordered[]       = {environment[2], environment[1], NULL};

@@ -34,7 +34,7 @@ views(void)
   atsk_policies_view(blob, rule, &p);
   CHECK(p.balance != NULL && p.balance->load_percent == 125 && p.affinity != NULL && p.affinity->secure == ATSK_SECURE_ALWAYS &&
           p.retry != NULL && p.retry->statuses[1] == 503 && p.timeouts != NULL && p.timeouts->connect_ms == 100 &&
-          p.limits != NULL && p.limits->client_burst == 50 && p.body != NULL && p.body->max_bytes == 1 << 20,
+          p.limits != NULL && p.limits->client_burst == 50 && p.body != NULL && p.body->max_bytes == 1 << 20 && p.snippet != NULL && p.snippet->id == 1,
         "each is found by its kind");
   struct atsk_str name = atsk_blob_str_view(blob, p.affinity->name);
   CHECK(name.len == 10 && memcmp(name.ptr, "JSESSIONID", 10) == 0, "with its strings");
@@ -76,7 +76,7 @@ rows(struct atsk_span good)
   const size_t row = row_at(good, ATSK_POLICY_RETRY), rule = header_of(good)->rules_off, body = row_at(good, ATSK_POLICY_BODY);
   const uint32_t data = record_at(good, ATSK_POLICY_BALANCE), strings = header_of(good)->strings_off;
   spoilt(FIELD(row, atsk_blob_policy, kind), 0, ATSK_E_LAYOUT, "kind");
-  spoilt(FIELD(row, atsk_blob_policy, kind), 7, ATSK_E_LAYOUT, "kind of a later version");
+  spoilt(FIELD(row, atsk_blob_policy, kind), 8, ATSK_E_LAYOUT, "kind of a later version");
   spoilt(FIELD(row, atsk_blob_policy, size), 24, ATSK_E_LAYOUT, "size of another kind");
   spoilt(FIELD(row, atsk_blob_policy, reserved), 1, ATSK_E_LAYOUT, "row reserved");
   spoilt(FIELD(row, atsk_blob_policy, off), data + 4, ATSK_E_LAYOUT, "off, not aligned");
@@ -85,18 +85,28 @@ rows(struct atsk_span good)
   spoilt(FIELD(row, atsk_blob_policy, off), strings - 8, ATSK_E_TRUNCATED, "off, reaching into the strings");
   spoilt(FIELD(row, atsk_blob_policy, off), strings, ATSK_E_TRUNCATED, "off, in the strings");
   spoilt(FIELD(row, atsk_blob_policy, off), UINT32_MAX - 7, ATSK_E_TRUNCATED, "off, anywhere");
-  spoilt(FIELD(rule, atsk_blob_rule, n_policies), 7, ATSK_E_TRUNCATED, "a rule's n_policies");
+  spoilt(FIELD(rule, atsk_blob_rule, n_policies), 8, ATSK_E_TRUNCATED, "a rule's n_policies");
   spoilt(FIELD(rule, atsk_blob_rule, n_policies), UINT32_MAX, ATSK_E_TRUNCATED, "a rule's n_policies");
   spoilt(FIELD(rule, atsk_blob_rule, n_policies), 0, ATSK_OK, "a rule's n_policies");
   spoilt(FIELD(rule, atsk_blob_rule, first_policy), 1, ATSK_E_TRUNCATED, "a rule's first_policy");
   spoilt(FIELD(rule, atsk_blob_rule, first_policy), UINT32_MAX, ATSK_E_TRUNCATED, "a rule's first_policy");
-  spoilt(offsetof(struct atsk_blob_header, n_policies), 5, ATSK_E_TRUNCATED, "n_policies below what a rule has");
-  spoilt(offsetof(struct atsk_blob_header, n_policies), 7, ATSK_E_TRUNCATED, "n_policies, the first records being no rows");
+  spoilt(offsetof(struct atsk_blob_header, n_policies), 6, ATSK_E_TRUNCATED, "n_policies below what a rule has");
+  spoilt(offsetof(struct atsk_blob_header, n_policies), 8, ATSK_E_TRUNCATED, "n_policies, the first records being no rows");
   spoilt(offsetof(struct atsk_blob_header, strings_off), header_of(good)->policies_off, ATSK_E_LAYOUT, "strings_off");
   struct atsk_blob_policy again;
   memcpy(&again, good.ptr + row, sizeof again);
   spoilt_bytes(body, &again, sizeof again, ATSK_E_ORDER, "kinds out of order");
   spoilt_bytes(row + sizeof again, &again, sizeof again, ATSK_E_ORDER, "a kind twice");
+}
+
+static void
+snippet(struct atsk_span good)
+{
+  const size_t s     = record_at(good, ATSK_POLICY_SNIPPET) + offsetof(struct atsk_policy_snippet, text);
+  const uint32_t end = header_of(good)->strings_size;
+  spoilt(FIELD(s, atsk_blob_str, off), end + 1, ATSK_E_TRUNCATED, "a snippet's off");
+  spoilt(FIELD(s, atsk_blob_str, len), UINT32_MAX, ATSK_E_TRUNCATED, "a snippet's len");
+  spoilt(FIELD(s, atsk_blob_str, len), 0, ATSK_E_RANGE, "a snippet's len, none");
 }
 
 static void
@@ -227,6 +237,7 @@ main(void)
   views();
   struct atsk_span good = blob_of_all_policies();
   rows(good);
+  snippet(good);
   balance_and_affinity(good);
   retry_and_timeouts(good);
   limits(good);

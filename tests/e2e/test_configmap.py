@@ -11,10 +11,12 @@ from pathlib import Path
 
 from deploy.compile import Build
 from tests.e2e.cluster import MANDATORY, OPTIONAL, Cluster, watching
+from tests.e2e.test_in_cluster import mounted
 from tests.harness import processes
-from tests.harness.ats import Ats
+from tests.harness.ats import Ats, Options, ats_directory
 from tests.harness.kubeapi import JsonObject
 from tests.harness.manifests import path
+from tests.harness.podnet import NODE_IP
 
 MAKES_BAD_OBJECTS = True
 ROLLING = "proxy.config.output.logfile.rolling_enabled"
@@ -126,6 +128,46 @@ def test_what_is_wrong_is_said_and_the_rest_applied(build: Build, cluster: Clust
             ("ats-configmap", "InvalidSetting", INTERVAL),
             ("ats-configmap", "UnknownSetting", "proxy.config.no"),
         }
+
+
+def test_the_namespace_is_the_service_account_s(build: Build, cluster: Cluster) -> None:
+    """In a pod, without any option: ConfigMaps of its own namespace count, with rights in that one alone, and no other's."""
+    plane, namespace, rbac = cluster.plane, cluster.namespace, "rbac.authorization.k8s.io"
+    user = f"system:serviceaccount:{namespace}:proxy"
+    plane.allow(user, [name for name in (*MANDATORY, *OPTIONAL) if name != "configmaps"])
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]
+    about = {"name": "proxy", "namespace": namespace}
+    role = {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": about, "rules": rules}
+    subject = {"kind": "ServiceAccount", **about}
+    reference = {"apiGroup": rbac, "kind": "Role", "name": "proxy"}
+    binding = {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": about, "roleRef": reference, "subjects": [subject]}
+    cluster.create(role, binding)
+    other = cluster.in_namespace(f"z-{namespace}")
+    other.create(configmap(other, {THRESHOLD: "8"}))
+    cluster.create(configmap(cluster, {ROLLING: "2"}))
+    cluster.pods("app", ["10.244.63.1"])
+    cluster.create(cluster.service("app"), cluster.ingress("site", {cluster.host(): [path("app")]}))
+    with cluster.backends("app", ["10.244.63.1"]), ats_directory() as directory:
+        directory.mkdir(mode=0o755)
+        account = directory / "account"
+        token = plane.service_account_token("proxy", namespace=namespace)
+        environment = plane.service_account_files(account, token=token, namespace=namespace)
+        account.chmod(0o755)
+        (admin_port,) = processes.free_ports(cluster.net, "127.0.0.1", 1)
+        options = Options(
+            address=NODE_IP,
+            manifests=False,
+            plugin_options=[f"--admin=127.0.0.1:{admin_port}"],
+            environment=environment,
+            rule_plugins=asking(directory, (ROLLING, INTERVAL, THRESHOLD)),
+        )
+        ats = Ats(build, directory, place=cluster.net, options=options)
+        ats.admin_port = admin_port
+        with mounted(cluster.net, account), ats:
+            processes.await_condition("its own counts", lambda: records(ats, cluster).startswith("2 "), timeout_s=SEEN_TIMEOUT_S)
+            assert not records(ats, cluster).endswith(" 8")
+            assert "ConfigMap: synced" in ats.admin("/readyz").body.decode().splitlines()
+    other.remove()
 
 
 def test_without_the_right_to_read_them_everything_else_works(build: Build, cluster: Cluster) -> None:

@@ -21,7 +21,8 @@ from atsk8s.api.meta import KubeObject
 from atsk8s.api.networking import Ingress, IngressClass
 from atsk8s.compile.decode import decode
 from atsk8s.compile.encode import encode
-from atsk8s.config import Settings, Tenancy
+from atsk8s.config import EndpointSlices, Settings, Tenancy
+from atsk8s.label_selector import parse_label_selector
 from atsk8s.model.state import Model
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/in.yaml"))
@@ -46,6 +47,10 @@ def load(text: str) -> tuple[Settings, list[tuple[KindOf, KubeObject]]]:
         objects.append((KindOf(kind), convert(document, ITEMS[kind])))
     if "tenancy" in settings:
         settings["tenancy"] = Tenancy(settings["tenancy"])
+    if "endpoint_slices" in settings:
+        settings["endpoint_slices"] = EndpointSlices(settings["endpoint_slices"])
+    if "namespace_selector" in settings:
+        settings["namespace_selector"] = parse_label_selector(settings["namespace_selector"])
     return Settings(**settings), objects
 
 

@@ -14,11 +14,12 @@ import base64
 import contextlib
 import json
 import re
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -144,24 +145,49 @@ class ApiProxy:
             client = stack.enter_context(self._server_tls.wrap_socket(raw, server_side=True))
             client.settimeout(None)
             self._keep(stack, client)
-            upstream: socket.socket | None = None
-            for head in self._heads(client):
-                self.n_requests += 1
-                target = head.split(b" ", 2)[1].decode("latin-1")
-                if epoch == self._epoch:
-                    self.asked.append((time.monotonic(), target))
-                refusal = next((make for pattern, make in self._refusals if re.search(pattern, target)), None)
-                if epoch != self._epoch:
-                    continue  # read and never answered
-                if refusal is not None:
-                    self.n_refused += 1
-                    client.sendall(refusal("watch=true" in target))
-                    continue
-                if upstream is None:
-                    upstream = stack.enter_context(self._connect())
-                    self._keep(stack, upstream)
-                    self._spawn(self._pump, upstream, client, epoch)
-                upstream.sendall(_TOKEN.sub(rb"\1wrong", head) if self._is_token_spoilt else head)
+            upstream: ssl.SSLSocket | None = None
+            data = b""
+            # One thread for both directions: OpenSSL lets no two threads use one connection, not even one reading and one writing.
+            while True:
+                for side in _readable(client, upstream):
+                    part = side.recv(65536)
+                    if not part:
+                        return self._end(client, epoch)
+                    if side is upstream:
+                        if epoch == self._epoch:
+                            client.sendall(part)
+                        continue
+                    data += part
+                    if len(data) > HEAD_BYTES_MAX:
+                        return None
+                    while b"\r\n\r\n" in data:
+                        head, _, data = data.partition(b"\r\n\r\n")
+                        upstream = self._forward(head + b"\r\n\r\n", client, upstream, epoch, stack)
+
+    def _forward(
+        self, head: bytes, client: ssl.SSLSocket, upstream: ssl.SSLSocket | None, epoch: int, stack: contextlib.ExitStack
+    ) -> ssl.SSLSocket | None:
+        """Answer a request, or pass it on; the connection that it went by."""
+        self.n_requests += 1
+        target = head.split(b" ", 2)[1].decode("latin-1")
+        if epoch != self._epoch:
+            return upstream  # read and never answered
+        self.asked.append((time.monotonic(), target))
+        refusal = next((make for pattern, make in self._refusals if re.search(pattern, target)), None)
+        if refusal is not None:
+            self.n_refused += 1
+            client.sendall(refusal("watch=true" in target))
+            return upstream
+        if upstream is None:
+            upstream = stack.enter_context(self._connect())
+            self._keep(stack, upstream)
+        upstream.sendall(_TOKEN.sub(rb"\1wrong", head) if self._is_token_spoilt else head)
+        return upstream
+
+    def _end(self, client: ssl.SSLSocket, epoch: int) -> None:
+        """One side has closed; a half-open client is not told, and is kept until it goes itself."""
+        while epoch != self._epoch and client.recv(65536):
+            pass
 
     def _keep(self, stack: contextlib.ExitStack, sock: socket.socket) -> None:
         with self._lock:
@@ -175,17 +201,6 @@ class ApiProxy:
 
         stack.callback(forget)
 
-    def _heads(self, client: socket.socket) -> Iterator[bytes]:
-        """The client's requests: GETs, which have no body."""
-        data = b""
-        while part := client.recv(16384):
-            data += part
-            while b"\r\n\r\n" in data:
-                head, _, data = data.partition(b"\r\n\r\n")
-                yield head + b"\r\n\r\n"
-            if len(data) > HEAD_BYTES_MAX:
-                return
-
     def _connect(self) -> ssl.SSLSocket:
         sock = processes.connect(self._place, self._plane.address, self._plane.port, timeout_s=5)
         context = ssl.create_default_context(cafile=str(self._plane.ca_path))
@@ -193,14 +208,11 @@ class ApiProxy:
         tls.settimeout(None)
         return tls
 
-    def _pump(self, upstream: socket.socket, client: socket.socket, epoch: int) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while part := upstream.recv(65536):
-                if epoch == self._epoch:
-                    client.sendall(part)
-        if epoch == self._epoch:  # else nobody tells the client that the server is gone
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
+
+def _readable(*sides: ssl.SSLSocket | None) -> list[ssl.SSLSocket]:
+    """Those of which something can be read; waits for one."""
+    open_sides = [side for side in sides if side is not None]
+    return [side for side in open_sides if side.pending()] or select.select(open_sides, [], [])[0]
 
 
 def _refusal(status: int, in_stream: bool) -> bytes:

@@ -21,6 +21,7 @@ from tests.harness.backends import Backends, Pod
 from tests.harness.manifests import Json, app, ingress, path, tls_secret
 
 POD = Pod(app="blue", ip="127.61.1.1", port=28091)
+OTHER = Pod(app="blue", ip="127.61.1.2", port=28091)
 VIA = "proxy.config.http.insert_response_via_str"
 UPDATE_TIMEOUT_S = 20.0  # Traffic Server looks for changed records every 3 s; this machine may be busy
 # Answers "X-Record: VALUE" to whoever asks "X-Ask: TYPE NAME".
@@ -254,14 +255,32 @@ def test_changes_in_quick_succession_under_traffic(ats: Ats) -> None:
     await_record(ats, key, str(value))
 
 
+def test_the_first_ancestors_access_list(ats: Ats) -> None:
+    """What no entry grants is not served, at once; a fault in the list opens nothing; without the list all is as before."""
+
+    def await_status(status: int) -> None:
+        processes.await_condition(
+            f"blue.test is answered {status}", lambda: ats.get("/", host="blue.test").status == status, timeout_s=UPDATE_TIMEOUT_S
+        )
+
+    ats.allow("blue.test is not served")
+    for granted, status in (("blue.test:elsewhere", 404), ("*lue.test:elsewhere *:test", 200), ("nonsense", 404), (" ", 200)):
+        ats.write("configmaps.yaml", [configmap("settings", {"domain-access-list": granted})])
+        await_status(status)
+        assert len(conditions(ats)) == (granted == "nonsense")
+    ats.write("configmaps.yaml", [configmap("settings", {"domain-access-list": "other.test:test"})])
+    await_status(404)
+    ats.write("configmaps.yaml", [])
+    await_status(200)
+
+
 # Sets one record for ever, through the core's own function, with a callback that reads others: Traffic Server runs it every 3 s.
 SETTING = r"""
 #include "ats_records.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-void TSPluginInit(int argc, const char *argv[]);
+#include <ts/ts.h>
 
 static void *
 set_for_ever(void *unused)
@@ -279,8 +298,9 @@ set_for_ever(void *unused)
 void
 TSPluginInit(int argc, const char *argv[])
 {
-  (void)argc, (void)argv;
+  TSPluginRegistrationInfo info = {(char *)"setting", (char *)"test", (char *)"none"};
   pthread_t thread;
+  (void)argc, (void)argv, (void)TSPluginRegister(&info);
   (void)pthread_create(&thread, NULL, set_for_ever, NULL);
 }
 """
@@ -289,7 +309,7 @@ TSPluginInit(int argc, const char *argv[])
 def test_setting_meets_the_callbacks_of_the_same_record(build: Build, tmp_path_factory: pytest.TempPathFactory) -> None:
     """With Traffic Server's own lock the whole process stands still within two of its rounds, for good (docs/adr/0009)."""
     tags = "proxy.config.diags.debug.tags"
-    with Backends([POD], directory=tmp_path_factory.mktemp("backends")), ats_directory() as directory:
+    with Backends([OTHER], directory=tmp_path_factory.mktemp("backends")), ats_directory() as directory:
         source, plugin, script = (directory.parent / name for name in ("setting.c", "setting.so", "asking.lua"))
         source.write_text(SETTING, encoding="ascii")
         script.write_text(ASKING, encoding="ascii")
@@ -301,10 +321,9 @@ def test_setting_meets_the_callbacks_of_the_same_record(build: Build, tmp_path_f
         options = Options(
             rule_plugins=f"@plugin=tslua.so @pparam={script}",
             global_plugins=[str(plugin)],
-            records={"proxy.config.plugin.load_elevated": 0},
         )
         made = Ats(build, directory, options=options)
-        made.write("site.yaml", [ingress("site", {"blue.test": [path("blue")]}), *app("blue", [POD.ip], port=POD.port)])
+        made.write("site.yaml", [ingress("site", {"blue.test": [path("blue")]}), *app("blue", [OTHER.ip], port=OTHER.port)])
         with made as ats:
             seen: set[str] = set()
             ends_at = time.monotonic() + 10.0

@@ -17,7 +17,7 @@ From the bottom up; a file includes its own layer's headers only where a line be
     defaults
     stats, controller
     client
-    admission
+    admission, log_fields
     preference | decision | attempts, deadlines, body_count
     txn, tls and their other parts | state, bridge | ats_records, options, host, pyhost
     kubernetes_remap, kubernetes_ssl
@@ -76,6 +76,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "incoming": ("ats", "atsk_base", "request"),
     "cache_key": ("ats", "atsk_base", "incoming"),
     "forwarded": ("ats", *_BASE, "controller", "incoming"),
+    "log_fields": ("ats", "atsk_base", "client", "client_limits", "controller", "respond"),
     "next_hop": ("ats", "atsk_base", "endpoints"),
     "deadlines": ("ats", "atsk_base", "timeouts"),
     "body_count": ("ats", "atsk_base"),
@@ -94,12 +95,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "treatment",
     ),
     "decision": (
-        *(*_TABLE, "ats", "admission", "client_limits", "controller", "deadlines", "incoming"),
+        *(*_TABLE, "ats", "admission", "client_limits", "controller", "deadlines", "incoming", "log_fields"),
         *("policies", "preference", "respond", "stats", "treatment"),
     ),
     "txn": (
         *("ats", "atsk_base", "attempts", "body_count", "cache_key", "client_limits", "controller", "deadlines", "decision"),
-        *("forwarded", "incoming", "next_hop", "preference", "publish", "respond", "stats"),
+        *("forwarded", "incoming", "log_fields", "next_hop", "preference", "publish", "respond", "stats"),
     ),
     "tls": (*_TABLE, "ats", "controller", "stats"),
     # The last good state beside commits: no host, no Python.

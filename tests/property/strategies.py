@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from atsk8s.api.core import Secret, SecretBytes, Service, ServicePort, ServiceSpec
+from atsk8s.api.core import Namespace, Secret, SecretBytes, Service, ServicePort, ServiceSpec
 from atsk8s.api.discovery import Endpoint as SliceEndpoint
 from atsk8s.api.discovery import EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone
 from atsk8s.api.meta import KubeObject, ObjectKey, ObjectMeta
@@ -29,8 +29,10 @@ from atsk8s.api.networking import (
     TypedLocalObjectReference,
 )
 from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
+from atsk8s.label_selector import parse_label_selector
 from atsk8s.model import ir, policies
 from atsk8s.model.annotations import ANNOTATIONS, OURS, Scope
+from atsk8s.model.grants import Grant
 from atsk8s.model.precedence import rule_order
 from atsk8s.values import TIMEOUT_MS_MAX, TRIES_MAX
 from tests.property.pairs import pairs
@@ -145,17 +147,14 @@ ingress_rules = st.builds(
     http=st.none() | st.builds(HTTPIngressRuleValue, paths=st.lists(ingress_paths, max_size=3).map(tuple)),
 )
 ingress_tls = st.builds(IngressTLS, hosts=st.lists(HOSTS, max_size=2).map(tuple), secret_name=SECRET_NAMES)
-ingresses = st.builds(
-    Ingress,
-    metadata=meta(NAMES, annotations=ingress_annotations),
-    spec=st.builds(
-        IngressSpec,
-        ingress_class_name=CLASS_NAMES,
-        default_backend=st.none() | backends,
-        rules=st.lists(ingress_rules, max_size=3).map(tuple),
-        tls=st.lists(ingress_tls, max_size=2).map(tuple),
-    ),
+ingress_specs = st.builds(
+    IngressSpec,
+    ingress_class_name=CLASS_NAMES,
+    default_backend=st.none() | backends,
+    rules=st.lists(ingress_rules, max_size=3).map(tuple),
+    tls=st.lists(ingress_tls, max_size=2).map(tuple),
 )
+ingresses = st.builds(Ingress, metadata=meta(NAMES, annotations=ingress_annotations), spec=ingress_specs)
 ingress_classes = st.builds(
     lambda name, controller, is_default: IngressClass(
         metadata=ObjectMeta(name=name, annotations={"ingressclass.kubernetes.io/is-default-class": "true"} if is_default else {}),
@@ -219,6 +218,11 @@ secrets = st.builds(
     st.sampled_from(("kubernetes.io/tls", "kubernetes.io/tls", "kubernetes.io/tls", "Opaque")),
     st.deferred(lambda: st.sampled_from(pairs())),
 )
+namespaces = st.builds(
+    lambda name, labels: Namespace(metadata=ObjectMeta(name=name, labels=labels)),
+    NAMESPACES,
+    st.sampled_from(({}, {"team": "x"}, {"team": "y"})),
+)
 
 
 def puts(kind: str, objects: st.SearchStrategy[KubeObject]) -> st.SearchStrategy[Step]:
@@ -243,6 +247,7 @@ def _base_cluster() -> list[Step]:
         data = {name: SecretBytes(value) for name, value in pairs()[i].items()}
         meta_ = ObjectMeta(name="c", namespace=namespace)
         found.append(Put("Secret", Secret(metadata=meta_, type="kubernetes.io/tls", data=data)))
+        found.append(Put("Namespace", Namespace(metadata=ObjectMeta(name=namespace, labels={"team": "x"}))))
     return found
 
 
@@ -252,6 +257,7 @@ _step = weighted(
     (4, puts("EndpointSlice", endpoint_slices)),
     (2, puts("Secret", secrets)),
     (1, puts("IngressClass", ingress_classes)),
+    (1, puts("Namespace", namespaces)),
     (8, st.just(Drain(fails=False))),
     (1, st.just(Drain(fails=True))),
 )
@@ -276,6 +282,91 @@ contenders = st.builds(
     _contender, NAMES, st.sampled_from(("a", "b", "c")), CREATED_S, st.none() | _contested, st.none() | _contested
 )
 contests = st.lists(weighted((3, puts("Ingress", contenders)), (2, st.just(Drain(fails=False)))), min_size=8, max_size=40)
+
+# --- tenants ----------------
+
+# What the administrator may grant: hosts of ours to us, others to others, and never all to anybody but us.
+OURS_GRANTABLE = ("w.example", "*.w.example", "*w.example", "v.w.example")
+_THEIRS_GRANTABLE = ("h.example", "*.h.example", "*h.example", "v.h.example")
+_TENANT_HOSTS = st.sampled_from(
+    ("v.w.example", "u.w.example", "*.w.example", "w.example", "v.h.example", "*.h.example", "*.example", "a.v.w.example", "")
+)
+_tenant_rules = st.builds(
+    IngressRule,
+    host=_TENANT_HOSTS,
+    http=st.none() | st.builds(HTTPIngressRuleValue, paths=st.lists(ingress_paths, max_size=3).map(tuple)),
+)
+_tenant_annotations = weighted(
+    (2, _NO_ANNOTATIONS),
+    (1, st.just({OURS + "affinity": "cookie", OURS + "session-cookie-domain": "w.example"})),
+    (1, ingress_annotations),
+)
+
+
+def tenant_ingresses(tenants: tuple[str, ...], oldest_s: int, youngest_s: int) -> st.SearchStrategy[Ingress]:
+    """Ingresses of some namespaces, made between two moments, on hosts that all want."""
+    return st.builds(
+        Ingress,
+        metadata=st.builds(
+            ObjectMeta,
+            name=NAMES,
+            namespace=st.sampled_from(tenants),
+            created_s=st.integers(oldest_s, youngest_s),
+            annotations=_tenant_annotations,
+        ),
+        spec=st.builds(
+            IngressSpec,
+            ingress_class_name=st.just("atsk8s"),
+            default_backend=st.none() | backends,
+            rules=st.lists(_tenant_rules, max_size=3).map(tuple),
+            tls=st.lists(
+                st.builds(IngressTLS, hosts=st.lists(_TENANT_HOSTS, max_size=2).map(tuple), secret_name=SECRET_NAMES), max_size=2
+            ).map(tuple),
+        ),
+    )
+
+
+def tenant_steps(tenants: tuple[str, ...], oldest_s: int, youngest_s: int) -> st.SearchStrategy[list[Step]]:
+    """What tenants do."""
+    done = weighted(
+        (6, puts("Ingress", tenant_ingresses(tenants, oldest_s, youngest_s))),
+        (1, puts("Service", services)),
+        (1, puts("EndpointSlice", endpoint_slices)),
+        (2, st.just(Drain(fails=False))),
+    )
+    return st.lists(done, min_size=4, max_size=16)
+
+
+def grants_for(tenant: str, others: tuple[str, ...]) -> st.SearchStrategy[tuple[Grant, ...]]:
+    """Lists that grant `tenant` hosts that nobody else is granted."""
+    own = st.builds(lambda domain: Grant(domain=domain, namespaces=(tenant,)), st.sampled_from(OURS_GRANTABLE))
+    other = st.builds(
+        lambda domain, names: Grant(domain=domain, namespaces=tuple(names)),
+        st.sampled_from(_THEIRS_GRANTABLE),
+        st.lists(st.sampled_from(others), min_size=1, max_size=2),
+    )
+    return st.lists(own | other, min_size=1, max_size=5).map(tuple)
+
+
+grants = st.none() | st.lists(
+    st.builds(
+        lambda domain, names: Grant(domain=domain, namespaces=tuple(names)),
+        st.sampled_from(("*", "w.example", "*.w.example", "*w.example", "v.w.example", "*.example")),
+        st.lists(st.sampled_from(("a", "b", "a-b", "*")), min_size=1, max_size=2),
+    ),
+    max_size=4,
+).map(tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Regrant:
+    """The administrator changes the list."""
+
+    grants: tuple[Grant, ...] | None
+
+
+regrants = st.builds(Regrant, grants)
+granted_steps = st.lists(weighted((9, _step), (2, regrants)), min_size=15, max_size=50).map(lambda d: [*_base_cluster(), *d])
 
 # --- any text in any field ----------------
 
@@ -405,6 +496,7 @@ hostile_objects = st.one_of(
     st.builds(Put, st.just("Secret"), hostile_secrets),
 )
 
+_FEW = st.sampled_from((0, 0, 0, 1, 2, 4))
 settings = st.builds(
     Settings,
     tenancy=st.sampled_from(Tenancy),
@@ -413,6 +505,10 @@ settings = st.builds(
     default_backend=st.none() | st.tuples(NAMESPACES, SERVICE_NAMES, PORTS),
     default_certificate=st.none() | st.tuples(NAMESPACES, SECRET_NAMES),
     ignore_namespaces=st.sampled_from(((), (), (), ("a-b",))),
+    namespace_selector=st.sampled_from((None, None, None, parse_label_selector("team!=y,team"))),
+    max_hosts_per_namespace=_FEW,
+    max_routes_per_namespace=_FEW,
+    max_certificates_per_namespace=_FEW,
     zone=st.sampled_from(("", "z")),
     node_name=st.sampled_from(("", "n")),
 )
@@ -501,11 +597,20 @@ _limits = st.builds(
     exempt=st.lists(_networks, max_size=3).map(tuple),
 )
 _bodies = st.builds(policies.BodyLimit, max_bytes=st.sampled_from((0, 1, 2**60, 2**64 - 1)))
-_kinds: tuple[st.SearchStrategy[policies.Policy], ...] = (_balances, _affinities, _retries, _timeouts, _limits, _bodies)
+_snippets = st.builds(policies.Snippet, text=st.sampled_from(("return", "ts.debug('ä')", "-- a\n" * 100)))
+_kinds: tuple[st.SearchStrategy[policies.Policy], ...] = (
+    _balances,
+    _affinities,
+    _retries,
+    _timeouts,
+    _limits,
+    _bodies,
+    _snippets,
+)
 _no_policies: st.SearchStrategy[tuple[policies.Policy, ...]] = st.just(())
 rule_policies = weighted(
     (2, _no_policies),
-    (1, st.sets(st.integers(0, 5)).flatmap(lambda kinds: st.tuples(*(_kinds[kind] for kind in sorted(kinds))))),
+    (1, st.sets(st.integers(0, 6)).flatmap(lambda kinds: st.tuples(*(_kinds[kind] for kind in sorted(kinds))))),
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from atsk8s.api.meta import ObjectKey
 from atsk8s.config import Settings
 from atsk8s.model.changes import Changes
-from atsk8s.model.ir import HostKey, PathMatchKind, Place, Rule, VirtualHost
+from atsk8s.model.ir import Backend, HostKey, PathMatchKind, Place, Rule, Service, ServiceKey, VirtualHost
 from atsk8s.model.names import host_text
 from atsk8s.model.state import Model
 from tests.property import strategies
@@ -110,3 +110,41 @@ def test_what_the_core_refuses_costs_itself(writer: object) -> None:
     assert "not a host" in condition.message
     assert writer.commit(Changes(vhosts={bad: None})) is None
     assert writer.refusals() == ()
+
+
+@pytest.mark.parametrize("where", ["before it is published", "before it is taken in"])
+def test_a_commit_that_something_ended_is_gone_on_from(writer: object, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Python and the core agree again on what is published, and what comes next is published and dropped as ever."""
+    from atsk8s.bridge import publish
+    from atsk8s.bridge.core import Core
+    from atsk8s.bridge.publish import CommitWriter
+
+    assert isinstance(writer, CommitWriter)
+    empty(writer)
+    before = writer.version()
+    host = HostKey(place=Place.EXACT, host="ended.example")
+    key = ServiceKey(namespace="ns", name="svc", port=80)
+    rule = Rule(
+        object=ObjectKey("ns", "ing"), kind=PathMatchKind.PREFIX, path="/", path_as_written="/", backends=(Backend(service=key),)
+    )
+    changes = Changes(vhosts={host: VirtualHost(key=host, rules=(rule,))}, services={key: Service(key=key)})
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        if where == "before it is published":
+            patch.setattr(publish, "_publish", end)
+        else:
+            patch.setattr(writer._published, "accept", end)
+        with pytest.raises(SystemExit):
+            writer.commit(changes)
+    is_published = where == "before it is taken in"
+    assert (writer.version() > before) == is_published
+    assert (Core().decide("ended.example", "/")["decision"] == "rule") == is_published
+    assert writer.sizes()["services"] == int(is_published)
+    writer.commit(changes)
+    assert Core().decide("ended.example", "/")["decision"] == "rule"
+    assert writer.commit(Changes(vhosts={host: None}, services={key: None})) is not None
+    assert writer.sizes()["services"] == 0
+    assert Core().decide("ended.example", "/")["decision"] == "no_host"

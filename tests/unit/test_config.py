@@ -18,6 +18,13 @@ def test_the_flag_wins_over_our_variable_which_wins_over_the_ancestors() -> None
     assert parse_settings(["--ingress-class=d"], environ).ingress_classes == ("d",)
 
 
+def test_where_settings_of_the_proxy_are_looked_for() -> None:
+    assert parse_settings([], {}).own_namespaces == ("default",)
+    environ = {"POD_NAMESPACE": "proxy", "TS_CONFIGMAP": "elsewhere/config"}
+    assert parse_settings([], environ).own_namespaces == ("proxy", "elsewhere")
+    assert parse_settings(["--configmap=proxy/config"], environ).own_namespaces == ("proxy",)
+
+
 def test_lists_take_commas_and_blanks_and_ignore_order() -> None:
     assert parse_settings(["--watch-namespaces=b, a,b"], {}) == parse_settings(["--watch-namespaces=a b"], {})
 
@@ -35,6 +42,8 @@ def test_ingresses_without_class_are_ours_by_default_only_with_manifests() -> No
         ("--default-certificate=ns/name", "default_certificate", ("ns", "name")),
         ("--default-backend=ns/name:80", "default_backend", ("ns", "name", 80)),
         ("--default-backend=ns/name:http", "default_backend", ("ns", "name", "http")),
+        ("--configmap=ns/name", "configmap", ("ns", "name")),
+        ("--pod-namespace=ns", "pod_namespace", "ns"),
         ("--tenancy=strict", "tenancy", Tenancy.STRICT),
         ("--cache=on", "cache", True),
         ("--admin=off", "admin", None),

@@ -15,17 +15,15 @@ again later, and costs a log line in `LOG_EVERY_S`.  An Event that is lost costs
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import msgspec
 
@@ -35,6 +33,7 @@ from atsk8s.api.meta import ObjectKey
 from atsk8s.errors import KubeError
 from atsk8s.source.interface import Clock, Jitter, Source
 from atsk8s.source.kinds import KINDS, AnyKind
+from atsk8s.source.kube.event_texts import Problem, bounded, event_name, is_named, unix_s
 from atsk8s.source.kube.pacing import RETRY_AFTER_MAX_S, Backoff
 from atsk8s.source.kube.writing import Reply, Writer
 from atsk8s.threads import Keeper, Kept
@@ -51,7 +50,6 @@ OBJECT_EVENTS_PER_S: Final = 1 / 60
 OBJECTS_MAX: Final = 1000  # objects with problems that are remembered; what is wrong with more is in the log and in /conditions
 NAMESPACE_OBJECTS_MAX: Final = 200  # of them, in one namespace: one team's mistakes do not hide another's
 PROBLEMS_MAX: Final = 8  # of one object
-MESSAGE_BYTES_MAX: Final = 1000  # the API's own bound is 1024
 RECENT_S: Final = 600.0  # an Event that was told of so lately, by whichever replica, is not counted up
 REPEAT_S: Final = (1200.0, 1800.0)  # a problem that stands is told again after a while in this range: Events live for an hour
 REFUSED_S: Final = 60.0  # before a namespace that refused (403) is tried again
@@ -63,8 +61,6 @@ COMPONENT: Final = "atsk8s"
 CONTROLLER: Final = "atsk8s.io/ingress-controller"
 
 _KINDS: Final[Mapping[str, AnyKind]] = {kind.name: kind for kind in KINDS}
-_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _MERGE: Final = "application/merge-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 _stored = msgspec.json.Decoder(Stored)
@@ -113,9 +109,6 @@ class _Subject:
     @property
     def namespace(self) -> str:
         return self.key.namespace or "default"  # where the API wants Events about what has no namespace
-
-
-Problem: TypeAlias = tuple[str, str]  # reason, message
 
 
 @dataclass(slots=True)
@@ -208,9 +201,9 @@ class EventWriter:
         """Everything that is wrong with an object at the moment; nothing: all is well.  Never blocks for long, never raises."""
         kind = _KINDS.get(ref.kind)
         subject = _Subject(kind, ObjectKey(ref.namespace, ref.name)) if kind is not None else None
-        if subject is None or not _is_named(subject.key):
+        if subject is None or not is_named(subject.key):
             return  # a file, or what no API server has
-        problems = tuple((_bounded(str(fault.reason), 128), _bounded(fault.message)) for fault in islice(faults, PROBLEMS_MAX))
+        problems = tuple((bounded(str(fault.reason), 128), bounded(fault.message)) for fault in islice(faults, PROBLEMS_MAX))
         self._put(subject, problems)
         self._wake.set()
 
@@ -274,8 +267,8 @@ class EventWriter:
             store = self._source.store(kind)
             if store.n_rejected > 0:
                 for key, why in islice(store.rejected.items(), OBJECTS_MAX):
-                    if _is_named(key):
-                        found[_Subject(kind, key, True)] = (str(why.reason), _bounded(why.message))
+                    if is_named(key):
+                        found[_Subject(kind, key, True)] = (str(why.reason), bounded(why.message))
         for subject, problem in found.items():
             if self._seen_rejected.get(subject) == problem != self._rejected.get(subject):
                 self._rejected[subject] = problem
@@ -390,7 +383,7 @@ class EventWriter:
             made = self._send("POST", collection, _encode(self._event(subject, problem, name, uid)), fine=(409,))
             return made.status != 409
         stored = _decoded(found.body)
-        if self._wall_clock() - _unix_s(stored.last_timestamp) < RECENT_S:
+        if self._wall_clock() - unix_s(stored.last_timestamp) < RECENT_S:
             return False
         more = {
             "metadata": {"resourceVersion": stored.metadata.resource_version},
@@ -448,7 +441,7 @@ class EventWriter:
         if reply.status in fine or 200 <= reply.status < 300:
             return reply
         status = decode_status(reply.body)
-        said = f"{method} {path.split('?')[0].rpartition('/')[0]}: {reply.status} {_bounded(status.message, 200)}"
+        said = f"{method} {path.split('?')[0].rpartition('/')[0]}: {reply.status} {bounded(status.message, 200)}"
         causes = [cause.reason for cause in status.details.causes] if status.details is not None else []
         match reply.status:
             case 401:
@@ -478,37 +471,8 @@ class EventWriter:
         return datetime.fromtimestamp(self._wall_clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _is_named(key: ObjectKey) -> bool:
-    """Whether an API server has such names: they go into paths as they are."""
-    return _NAME.fullmatch(key.name) is not None and (not key.namespace or _LABEL.fullmatch(key.namespace) is not None)
-
-
-def event_name(name: str, uid: str, kind: str, problem: Problem) -> str:
-    """The same for all who would tell of the same: "NAME.HASH", a DNS subdomain (RFC 1123) of at most 253 characters.
-
-    A namesake that replaces the object has another uid, and so Events of its own.
-    """
-    told = hashlib.sha256("\0".join((uid, kind, *problem)).encode("utf-8", "replace")).hexdigest()[:16]
-    return f"{name[: 253 - 17].rstrip('-.')}.{told}"
-
-
-def _bounded(text: str, size_bytes: int = MESSAGE_BYTES_MAX) -> str:
-    """Printable text of at most so many bytes of UTF-8."""
-    plain = "".join(char if char.isprintable() else "?" for char in text[:size_bytes])
-    cut = plain.encode("utf-8", "replace")
-    return plain if len(cut) <= size_bytes and len(text) <= size_bytes else cut[: size_bytes - 3].decode("utf-8", "ignore") + "..."
-
-
 def _decoded(body: bytes) -> Stored:
     try:
         return _stored.decode(body)
     except UNDECODABLE:
         raise KubeError("the answer is no object") from None
-
-
-def _unix_s(timestamp: str) -> float:
-    """Of a metav1.Time; long ago if it is none."""
-    try:
-        return datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return float("-inf")

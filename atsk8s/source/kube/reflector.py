@@ -156,7 +156,6 @@ class Reflector(Generic[K]):
             self._failed(error)
         except KubeError as error:
             self._in_doubt = True
-            self._lost_at = self._clock() if self._opened_at is None else self._lost_at
             delay_s = self._delay_after_loss(error)
             self._failed(error)
         except Exception:  # a bug of ours must not end the thread: the kind would be frozen for ever
@@ -179,6 +178,7 @@ class Reflector(Generic[K]):
 
     def _delay_after_loss(self, error: KubeError) -> float:
         if self._opened_at is None:
+            self._lost_at = self._clock()
             return self._backoff.next_s(UNREACHABLE_MAX_S if isinstance(error, ConnectionLostError) else BACKOFF_MAX_S)
         if self._clock() - self._opened_at > LONG_WATCH_S and not self._needs_list:
             return 0.0

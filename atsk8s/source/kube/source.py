@@ -26,12 +26,13 @@ class KubeSource:
         load: where the credentials come from: `credentials.from_kubeconfig` or `from_service_account` with their arguments bound.
         kinds: what to watch.
         watch_namespaces: of a namespaced kind, list and watch only these; () for all.  Needs RBAC only in these.
-        ignore_namespaces: drop what is in these.
+        ignore_namespaces: neither list nor watch what is in these.
         own_namespaces: the controller's; of kinds that are read in these alone, whatever the two above say.
         clock: monotonic seconds.
         jitter: uniform in [a, b].
         wait: sleeps, True when the source is to stop; by default the source's own stop event.
         keeper: starts a thread again that ended too early.
+        also_mandatory: kinds that are, besides those that always are: what decides about the others.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class KubeSource:
         jitter: Jitter = random.uniform,
         wait: Wait | None = None,
         keeper: Keeper | None = None,
+        also_mandatory: tuple[AnyKind, ...] = (),
     ) -> None:
         self._load = load
+        self._also_mandatory = frozenset(also_mandatory)
         self._clock = clock
         self._jitter = jitter
         self._stores: dict[AnyKind, Store[Any]] = {kind: Store(kind) for kind in kinds}
@@ -91,8 +94,10 @@ class KubeSource:
     def _reflector(
         self, kind: AnyKind, store: Store[Any], transport: KubeTransport, streamed_lists: StreamedLists, namespace: str
     ) -> Reflector[Any]:
+        # What is ignored does not even leave the server; and should it all the same, it is dropped.
+        is_everywhere = kind.namespaced and not kind.is_own and not namespace
         return Reflector(
-            kind,
+            kind.without(self._ignored) if is_everywhere else kind,
             store,
             transport,
             clock=self._clock,
@@ -139,7 +144,7 @@ class KubeSource:
         reasons = list(dict.fromkeys(state.reason for state in states if state.reason))
         return KindStatus(
             name=kind.name,
-            mandatory=kind.mandatory,
+            mandatory=kind.mandatory or kind in self._also_mandatory,
             synced=bool(states) and all(state.synced for state in states),
             settled=bool(states) and all(state.settled for state in states),
             reason="; ".join(reasons) if states else "not started",

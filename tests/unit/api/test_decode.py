@@ -158,6 +158,7 @@ def test_service() -> None:
         cluster_ip="None",
         cluster_ips=("None",),
         publish_not_ready_addresses=True,
+        selector={"": ""},  # that there is one
         ports=(
             ServicePort(port=80),
             ServicePort(name="b", port=81, target_port=8081, protocol="UDP", app_protocol="h2c"),

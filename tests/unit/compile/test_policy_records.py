@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from ipaddress import ip_network
 
 import pytest
@@ -89,6 +90,7 @@ _GOOD = {
     PolicyKind.TIMEOUTS: (1, 0, NONE, 0),
     PolicyKind.LIMITS: (1, 1, 0, 0, 0, 1, 0, 0, 0, 0),
     PolicyKind.BODY: (0,),
+    PolicyKind.SNIPPET: (int.from_bytes(sha256(b"x-user").digest()[:8], "little"), 0, 6),
 }
 
 
@@ -143,6 +145,9 @@ def test_good_records_are_read(kind: PolicyKind) -> None:
         (PolicyKind.LIMITS, 3, 1),
         (PolicyKind.LIMITS, 8, 1),  # a range that is not there
         (PolicyKind.LIMITS, 9, 1),  # no such route
+        (PolicyKind.SNIPPET, 0, 1),  # not its text's id
+        (PolicyKind.SNIPPET, 2, 0),
+        (PolicyKind.SNIPPET, 2, 5),
     ],
 )
 def test_bad_fields_are_refused(kind: PolicyKind, place: int, value: int) -> None:
@@ -162,8 +167,8 @@ def test_bad_exempt_ranges_are_refused(off: int) -> None:
 
 def test_unknown_kinds_and_rows_out_of_order_are_refused() -> None:
     with pytest.raises(BlobError):
-        read(7, ())
-    check_row([1, 3, 6])
+        read(8, ())
+    check_row([1, 3, 7])
     for row in ([1, 1], [2, 1]):
         with pytest.raises(BlobError):
             check_row(row)

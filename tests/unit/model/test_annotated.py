@@ -9,14 +9,13 @@ import pytest
 from atsk8s.errors import Reason
 from atsk8s.model.annotated import (
     UNKNOWN_NAMED_MAX,
-    VALUE_CHARS_MAX,
     Fault,
     health_check_of,
     ingress_annotations,
     policies_of,
     service_annotations,
 )
-from atsk8s.model.annotations import ANCESTOR, ANNOTATIONS, NGINX, OURS, Scope
+from atsk8s.model.annotations import ANCESTOR, ANNOTATIONS, NGINX, OURS, VALUE_CHARS_MAX, Scope
 from atsk8s.model.ir import HealthCheck
 from atsk8s.model.policies import (
     Affinity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from itertools import permutations
 
 import pytest
 from cryptography import x509
@@ -86,8 +87,10 @@ def test_faults(crt: object, key: object, reason: Reason, says: str) -> None:
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_mismatched_key() -> None:
-    one, other, _ = keys()
+@pytest.mark.parametrize(("of_certificate", "of_secret"), list(permutations(range(4), 2)))
+def test_mismatched_key(of_certificate: int, of_secret: int) -> None:
+    known = (*keys(), ec.generate_private_key(ec.SECP256R1()))  # of one kind and size, of one kind, of two kinds
+    one, other = known[of_certificate], known[of_secret]
     with pytest.raises(RejectError) as caught:
         certificate(KEY, secret(pem(certificate_of(one, "a.example")), key_pem(other)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import AddressValueError, IPv4Address, ip_address
 
 import pytest
 
@@ -136,3 +136,23 @@ def test_annotations_are_part_of_the_service() -> None:
 
     assert (found.health_check, found.max_failures) == (HealthCheck(path="/up"), 2)
     assert condition.reason == Reason.INVALID_ANNOTATION
+
+
+_SPELLINGS = [
+    *("10.0.0.1", "0.0.0.1", "1.2.3.255", "1.2.3.256", "01.2.3.4", "1.2.3.04", "1.2.3.00", "1.2.3.0000", "1.2.3", "1.2.3.4.5"),
+    *("", ".", "...", "1..3.4", "1.2.3.4.", " 1.2.3.4", "1.2.3.4 ", "1.2.3.4\n", "+1.2.3.4", "-1.2.3.4", "1_0.2.3.4", "1.2.3.4/32"),
+    *("1.2.3.4%eth0", "1.2.3.4\0", "\u0661.2.3.4", "\ud800.2.3.4", "16909060", "0x1.2.3.4", "::1", "1" * 100_000),
+]
+
+
+@pytest.mark.parametrize("text", _SPELLINGS, ids=lambda text: repr(text[:20]))
+def test_ipv4_addresses_are_those_of_ipaddress(text: str) -> None:
+    found, conditions = resolve_service(KEY, service(), [pods(Endpoint(addresses=(text,), conditions=GOES))], AddressRules())
+    try:
+        expected = IPv4Address(text).packed
+    except AddressValueError:
+        assert found.endpoints == ()
+        assert [condition.reason for condition in conditions] == [Reason.INVALID_ADDRESS]
+    else:
+        refused = text.startswith("0.")  # unspecified
+        assert [endpoint.addr for endpoint in found.endpoints] == ([] if refused else [expected])

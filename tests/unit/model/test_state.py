@@ -6,12 +6,15 @@ import pytest
 
 from atsk8s.api.core import Secret, SecretBytes
 from atsk8s.api.meta import ObjectKey, ObjectMeta
-from atsk8s.api.networking import IngressClass, IngressClassSpec
+from atsk8s.api.networking import Ingress, IngressClass, IngressClassSpec
 from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason
-from atsk8s.model import state
+from atsk8s.model import claimants, state
+from atsk8s.model import ingress as ingresses
+from atsk8s.model.ingress import Claims, Shared
 from atsk8s.model.ir import Endpoint, ObjectRef, ServiceKey
 from atsk8s.model.names import FALLBACK, NO_HOST, host_key
+from atsk8s.model.snippets import SnippetRules
 from atsk8s.model.state import Model
 from tests.property.pairs import NOT_BEFORE, certificate_of, key_pem, keys, pem
 from tests.unit.model.objects import KindOf, delete, endpoint_slice, ingress, put, service
@@ -103,13 +106,13 @@ def test_class_change_translates_only_its_ingresses(monkeypatch: pytest.MonkeyPa
     put(model, ingress("none", ("none.example", "/", "a"), class_name=None))
     model.drain(now_s=0)
     looked_at: list[str] = []
-    real = claimants.translate
+    real = ingresses.translate
 
-    def translate(key: ObjectKey, obj: state.Ingress, shared: state.Shared) -> state.Claims:
+    def translate(key: ObjectKey, obj: Ingress, shared: Shared, *, is_isolated: bool, snippets: SnippetRules) -> Claims:
         looked_at.append(key.name)
-        return real(key, obj, shared)
+        return real(key, obj, shared, is_isolated=is_isolated, snippets=snippets)
 
-    monkeypatch.setattr(state, "translate", translate)
+    monkeypatch.setattr(claimants, "translate", translate)
     put(model, IngressClass(metadata=ObjectMeta(name="fast"), spec=IngressClassSpec(controller=CONTROLLER_NAME)))
 
     assert looked_at == ["fast"]

@@ -17,7 +17,8 @@ from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.source.kinds import INGRESS, INGRESS_CLASS, KINDS, AnyKind
 from atsk8s.source.kube import events
 from atsk8s.source.kube.credentials import Credentials
-from atsk8s.source.kube.events import EVENTS_AT_ONCE, OBJECT_EVENTS_AT_ONCE, EventWriter, event_name
+from atsk8s.source.kube.event_texts import event_name
+from atsk8s.source.kube.events import EVENTS_AT_ONCE, OBJECT_EVENTS_AT_ONCE, EventWriter
 from atsk8s.source.kube.writing import ANSWER_BYTES_MAX, Reply, WriteTransport
 from atsk8s.source.store import Rejection, Store
 from atsk8s.threads import Keeper

@@ -438,6 +438,20 @@ def test_point_21_stop_wherever_it_is(where: str) -> None:
             it.stop()
 
 
+def test_what_is_ignored_is_not_asked_for() -> None:
+    with FakeApi() as api:
+        it = KubeSource(plain(api), ignore_namespaces=("b", "a"), own_namespaces=("a",))
+        it.start()
+        assert it.wait_synced(10)
+        assert it.stop()
+    without = "metadata.namespace!=a,metadata.namespace!=b"
+    fields = {kind.name: {one.query.get("fieldSelector", "") for one in api.asked(kind.path())} for kind in KINDS}
+    assert fields["Ingress"] == fields["Service"] == fields["EndpointSlice"] == {without}
+    assert fields["Secret"] == {f"type=kubernetes.io/tls,{without}"}
+    assert fields["IngressClass"] == fields["Namespace"] == {""}
+    assert api.asked(CONFIG_MAP.path("a"))
+
+
 def test_point_21_stop_ends_every_thread_of_a_source() -> None:
     before = {thread.name for thread in threading.enumerate()}
     with FakeApi() as api:

@@ -200,7 +200,7 @@ def test_point_12_refusals_of_a_server_that_comes_back_are_asked_again_soon() ->
     b = bench(
         listed(10), *down, refused(403), refused(503), refused(403), listed(12), refused(410), listed(20), watched(), watched()
     )
-    up_at = b.transport.requests[6].at
+    up_at = b.transport.requests[7].at
     assert b.transport.requests[-1].at - up_at <= 4 * 5
     assert b.queries("resourceVersion")[-1] == ("20",)
 
