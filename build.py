@@ -46,7 +46,7 @@ def build(arguments: List[str]) -> int:
     from deploy import compile as compiler
 
     built = compiler.build()
-    compiler.report([built.remap_plugin, built.ssl_plugin, built.lib / compiler.CORE, built.venv])
+    compiler.report([built.remap_plugin, built.ssl_plugin, built.lib / compiler.CORE, built.snippets, built.venv])
     return 0
 
 
@@ -62,6 +62,8 @@ def install(arguments: List[str]) -> int:
     print(f"\nInstalled in {prefix}: lib/ (plugins), venv/ (Python), etc/ (sample configuration). Running servers need a restart.")
     print("\nremap.config, for HTTP and HTTPS requests:")
     print(f"  map / http://localhost @plugin={installed.remap_plugin} @pparam=--kubeconfig=/path/to/kubeconfig")
+    print("\nWith --snippets (docs/snippets.md) that line goes on, nothing between:")
+    print(f"  @plugin=tslua.so @pparam=--states=64 @pparam={installed.snippets}")
     print("\nplugin.config, for certificates:")
     print(f"  {installed.ssl_plugin} --kubeconfig=/path/to/kubeconfig")
     print("\nIn a pod leave --kubeconfig out; without a cluster use --manifests=DIR. Offline tools:")

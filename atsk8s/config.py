@@ -197,7 +197,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         shape="DOMAIN:NS[,NS...][;...]",
         help="Which namespaces may use which hosts; what no entry grants is denied. Adds to the ConfigMap's key of this name.",
     ),
-    _limit("max-hosts-per-namespace", "Hosts in rules and tls; beyond it a namespace's youngest Ingresses are rejected. 0: no limit."),
+    _limit("max-hosts-per-namespace", "Hosts in rules and tls; beyond, a namespace's youngest Ingresses lose. 0: no limit."),
     _limit("max-routes-per-namespace", "Paths and default backends, likewise."),
     _limit("max-certificates-per-namespace", "Secrets that its Ingresses name in tls, likewise."),
     Option(
@@ -212,7 +212,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         field="snippets",
         parse=parse_boolean,
         shape="off|on",
-        help="Run the Lua of Ingresses' `server-snippet`; the rule in remap.config needs tslua.so, too: [snippets.md](snippets.md).",
+        help="Run the Lua of Ingresses' `server-snippet`; the rule needs tslua.so, too: [snippets.md](snippets.md).",
         ancestors=("SNIPPET",),
     ),
     Option(

@@ -189,7 +189,13 @@ def version() -> str:
 def _digest(venv: Path) -> str:
     """Return the name of the build that the present files make."""
     digest = hashlib.sha256()
-    parts = [*sorted(PLUGIN_C.glob("*.[ch]")), *sorted(PACKAGE.rglob("*.py")), CHECKOUT / "deploy/bindings.py", SNIPPETS, Path(__file__)]
+    parts = [
+        *sorted(PLUGIN_C.glob("*.[ch]")),
+        *sorted(PACKAGE.rglob("*.py")),
+        CHECKOUT / "deploy/bindings.py",
+        SNIPPETS,
+        Path(__file__),
+    ]
     for path in parts:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(CHECKOUT)}\0{len(content)}\0".encode() + content)

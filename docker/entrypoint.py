@@ -43,6 +43,8 @@ REPLACING_FILES = {"LOG_CONFIG_FNAME": "logging.yaml", "SSL_SERVERNAME_FNAME": "
 FILE_BYTES_MAX = 1 << 20
 PLUGIN_LINE_BYTES_MAX = 1023  # of plugin.config: Traffic Server drops the rest without a word
 TLS_DIRS_MAX = 1000
+# More Lua states than threads: a thread has one of its own, and waits for nobody.
+SNIPPETS_RULE = "@plugin=tslua.so @pparam=--states=64 @pparam=/opt/atsk8s/lib/snippets.lua"
 # What a configuration line can hold without quoting, which Traffic Server's parsers do not all know.
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_.,+@=/-]*")
 

@@ -108,9 +108,9 @@ enum atsk_policy_kind {
 #define ATSK_COOKIE_ATTRIBUTES_MAX 1024u /* bytes */
 #define ATSK_LOAD_PERCENT_MIN 101u       /* with less, a busy service would have nobody to choose */
 #define ATSK_LOAD_PERCENT_MAX 1000u
-#define ATSK_EXEMPT_MAX 256u /* address ranges of one rule */
+#define ATSK_EXEMPT_MAX 256u    /* address ranges of one rule */
 #define ATSK_SNIPPET_MAX 65536u /* bytes */
-#define ATSK_EXEMPT_SIZE 18u /* bytes of one: addr[16] (network order; IPv4 in the first 4, the rest 0), family, bits */
+#define ATSK_EXEMPT_SIZE 18u    /* bytes of one: addr[16] (network order; IPv4 in the first 4, the rest 0), family, bits */
 
 enum atsk_balance {
   ATSK_BALANCE_DEFAULT       = 0, /* what the options say */

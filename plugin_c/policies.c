@@ -168,7 +168,7 @@ limits_check(const struct atsk_policy_limits *p, const struct strings *strings, 
     return ATSK_E_TRUNCATED;
   }
   for (uint32_t i = 0; i < p->n_exempt; i++) {
-    enum atsk_status st = exempt_check((const uint8_t *)strings->bytes + p->exempt.off + i * ATSK_EXEMPT_SIZE);
+    enum atsk_status st = exempt_check((const uint8_t *)strings->bytes + p->exempt.off + (size_t)i * ATSK_EXEMPT_SIZE);
     if (st != ATSK_OK) {
       return st;
     }

@@ -34,8 +34,9 @@ static atomic_bool is_unclaimed_logged;
 static void
 unclaimed(void)
 {
-  static const char line[] = "a snippet was not run: with --snippets the rule of remap.config needs @plugin=tslua.so with snippets.lua "
-                             "right after kubernetes_remap.so (docs/snippets.md); atsk8s_snippets_total{result=\"not_run\"} counts on";
+  static const char line[] =
+    "a snippet was not run: with --snippets the rule of remap.config needs @plugin=tslua.so with snippets.lua "
+    "right after kubernetes_remap.so (docs/snippets.md); atsk8s_snippets_total{result=\"not_run\"} counts on";
   atsk_count(ATSK_COUNT_SNIPPETS_NOT_RUN);
   if (!atomic_exchange_explicit(&is_unclaimed_logged, true, memory_order_relaxed)) { /* orders nothing: at worst a line more */
     atsk_controller_log(3, line, sizeof line - 1);
@@ -106,9 +107,9 @@ void
 atsk_snippet_report(int result, const char *object, size_t object_len, const char *message, size_t message_len)
 {
   static const enum atsk_counter counters[] = {
-    [ATSK_SNIPPET_RAN] = ATSK_COUNT_SNIPPETS_RAN,         [ATSK_SNIPPET_SYNTAX] = ATSK_COUNT_SNIPPETS_SYNTAX,
-    [ATSK_SNIPPET_ERROR] = ATSK_COUNT_SNIPPETS_ERROR,     [ATSK_SNIPPET_STOPPED] = ATSK_COUNT_SNIPPETS_STOPPED,
-    [ATSK_SNIPPET_MEMORY] = ATSK_COUNT_SNIPPETS_MEMORY,   [ATSK_SNIPPET_SUSPENDED] = ATSK_COUNT_SNIPPETS_SUSPENDED,
+    [ATSK_SNIPPET_RAN] = ATSK_COUNT_SNIPPETS_RAN,       [ATSK_SNIPPET_SYNTAX] = ATSK_COUNT_SNIPPETS_SYNTAX,
+    [ATSK_SNIPPET_ERROR] = ATSK_COUNT_SNIPPETS_ERROR,   [ATSK_SNIPPET_STOPPED] = ATSK_COUNT_SNIPPETS_STOPPED,
+    [ATSK_SNIPPET_MEMORY] = ATSK_COUNT_SNIPPETS_MEMORY, [ATSK_SNIPPET_SUSPENDED] = ATSK_COUNT_SNIPPETS_SUSPENDED,
   };
   if (result >= ATSK_SNIPPET_RAN && result < ATSK_SNIPPET_SAID) {
     atsk_count(counters[result]);
@@ -122,8 +123,9 @@ atsk_snippet_report(int result, const char *object, size_t object_len, const cha
   }
   char line[LINE_MAX_BYTES];
   const int cut = (int)(message_len < LINE_MAX_BYTES ? message_len : LINE_MAX_BYTES);
-  const int len = snprintf(line, sizeof line, "snippet of Ingress %.*s: %.*s", /* control bytes go in atsk_controller_log() */
-                           (int)(object_len < ATSK_SNIPPET_OBJECT_MAX ? object_len : ATSK_SNIPPET_OBJECT_MAX), object, cut, message);
+  const int len =
+    snprintf(line, sizeof line, "snippet of Ingress %.*s: %.*s", /* control bytes go in atsk_controller_log() */
+             (int)(object_len < ATSK_SNIPPET_OBJECT_MAX ? object_len : ATSK_SNIPPET_OBJECT_MAX), object, cut, message);
   atsk_controller_log(3, line, len < 0 ? 0 : (size_t)len < sizeof line ? (size_t)len : sizeof line - 1);
 }
 
@@ -157,11 +159,15 @@ lua_find(void)
     const char *name;
     void **place;
   } needed[] = {
-    {"lua_gettop", (void **)&lua.gettop},       {"lua_insert", (void **)&lua.insert},
+    {"lua_gettop", (void **)&lua.gettop},
+    {"lua_insert", (void **)&lua.insert},
     {"lua_pushinteger", (void **)&lua.pushinteger},
-    {"lua_pushboolean", (void **)&lua.pushboolean}, {"lua_pcall", (void **)&lua.pcall},
-    {"lua_sethook", (void **)&lua.sethook},     {"luaL_error", (void **)&lua.error},
-    {"lua_getallocf", (void **)&lua.getallocf}, {"lua_setallocf", (void **)&lua.setallocf},
+    {"lua_pushboolean", (void **)&lua.pushboolean},
+    {"lua_pcall", (void **)&lua.pcall},
+    {"lua_sethook", (void **)&lua.sethook},
+    {"luaL_error", (void **)&lua.error},
+    {"lua_getallocf", (void **)&lua.getallocf},
+    {"lua_setallocf", (void **)&lua.setallocf},
   };
   void *library = dlopen("libluajit-5.1.so.2", RTLD_NOW | RTLD_NOLOAD);
   if (library == NULL) {
@@ -192,8 +198,22 @@ static uint64_t
 cpu_now_ns(void)
 {
   struct timespec now;
-  (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); /* not the clock on the wall: other threads' work is no fault of a snippet's */
+  (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID,
+                      &now); /* not the clock on the wall: other threads' work is no fault of a snippet's */
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void on_tick(struct lua_State *state, void *activation);
+
+static bool
+is_over(struct lua_State *state)
+{
+  if (run.over == ATSK_SNIPPET_RAN &&
+      (run.n_instructions > ATSK_SNIPPET_INSTRUCTIONS_MAX || cpu_now_ns() - run.begun_ns > ATSK_SNIPPET_CPU_NS_MAX)) {
+    run.over = ATSK_SNIPPET_STOPPED;
+    (void)lua.sethook(state, on_tick, LUA_MASK_COUNT, 1); /* whoever catches the error gets no further */
+  }
+  return run.over != ATSK_SNIPPET_RAN;
 }
 
 /* Called by LuaJIT's interpreter every TICK_INSTRUCTIONS; snippets are never compiled, as compiled code calls no hooks. */
@@ -202,12 +222,7 @@ on_tick(struct lua_State *state, void *activation)
 {
   (void)activation;
   run.n_instructions += TICK_INSTRUCTIONS;
-  if (run.over == ATSK_SNIPPET_RAN &&
-      (run.n_instructions > ATSK_SNIPPET_INSTRUCTIONS_MAX || cpu_now_ns() - run.begun_ns > ATSK_SNIPPET_CPU_NS_MAX)) {
-    run.over = ATSK_SNIPPET_STOPPED;
-    lua.sethook(state, on_tick, LUA_MASK_COUNT, 1); /* whoever catches the error gets no further */
-  }
-  if (run.over != ATSK_SNIPPET_RAN) {
+  if (is_over(state)) {
     (void)lua.error(state, "stopped: too many instructions, or too much time");
   }
 }
@@ -272,6 +287,6 @@ atsk_snippet_is_over(struct lua_State *state)
   if (!is_lua_found) {
     return 0;
   }
-  lua.pushboolean(state, run.is_running && run.over != ATSK_SNIPPET_RAN);
+  lua.pushboolean(state, run.is_running && is_over(state));
   return 1;
 }

@@ -60,7 +60,7 @@ ATSK_API void atsk_snippet_report(int result, const char *object, size_t object_
  * no pcall() of the snippet's goes on.  A nested one is bounded by the outer one's. */
 ATSK_API int atsk_snippet_guard(struct lua_State *state);
 
-/* A lua_CFunction: true if the run in hand is over a bound. */
+/* A lua_CFunction: true if the run in hand is over a bound; looks at the time, too. */
 ATSK_API int atsk_snippet_is_over(struct lua_State *state);
 
 ATSK_END_DECLS

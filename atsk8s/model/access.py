@@ -60,6 +60,8 @@ class Access:
         matching = self._matching("" if is_every else host_text(host))
         if any(grant.names(namespace) for grant in matching):
             return ""
+        if not matching and is_every:
+            return "only an entry for * in domain-access-list covers every host: name the hosts, or set --default-backend"
         if not matching:
             return f"no entry of domain-access-list matches it: the administrator may add {host_text(host)}:{namespace}"
         return f"domain-access-list has it for others ({', '.join(map(_shown, matching[:NAMED_MAX]))}), not for {namespace}"

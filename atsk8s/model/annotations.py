@@ -138,7 +138,7 @@ ANNOTATIONS: Final[tuple[Annotation, ...]] = (
         texts.cookie_domain,
         "DNS name",
         "none",
-        "The cookie's Domain. None: the host itself alone.",
+        "Its Domain: the host, or a parent of it unless [namespaces are kept apart](tenancy.md). None: the host alone.",
         *_nginx("session-cookie-domain"),
     ),
     _row(

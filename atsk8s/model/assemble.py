@@ -45,11 +45,8 @@ def admitted(key: HostKey, claims: Sequence[RouteClaim], owner: Owner | None) ->
     """
     if owner is None:
         return claims, []
-    conditions = [
-        _conflict(claim.object, f"host {host_text(key)} is not served from this Ingress: {owner.why}")
-        for claim in claims
-        if claim.object.namespace != owner.namespace
-    ]
+    message = f"host {host_text(key)} is not served from this Ingress: {owner.why}"
+    conditions = [_conflict(claim.object, message) for claim in claims if claim.object.namespace != owner.namespace]
     return [claim for claim in claims if claim.object.namespace == owner.namespace] if conditions else claims, conditions
 
 

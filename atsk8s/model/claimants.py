@@ -179,6 +179,13 @@ class Claimants:
 
     def _admit(self, key: ObjectKey, claims: Claims | None) -> None:
         """Grants and limits, for what an Ingress wants now; None: it is gone, or not ours."""
+        if not self._quota and self._access.refuses_nothing and not self._permitted:
+            # Most clusters, and each of the many objects of a start: nothing below would come to anything.
+            former = self._translated.pop(key, NO_CLAIMS)
+            if claims is not None:
+                self._translated[key] = claims
+            self._on_claims(key, former, claims or NO_CLAIMS)
+            return
         wanted_before, admitted_before = self._wanted(key), self._admitted(key)
         self._permitted.pop(key, None)
         if claims is None:

@@ -149,7 +149,7 @@ class _Translation:
         said, not_run = snippets.applied(key.namespace, said)
         policies, useless = policies_of(said)
         self._policies = shared.policies.setdefault(policies, policies) if policies else ()
-        self._cookies = CookieDomain(said, shared.policies, is_isolated=is_isolated)
+        self._cookies = CookieDomain(said, shared.policies, is_isolated=is_isolated) if said.session_cookie_domain else None
         self._weights = dict(said.service_weights or ())
         self._split: dict[int | str, tuple[Backend, ...]] = {}  # by port: what a path is split over
         self._faults: tuple[Fault, ...] = (*faults, *not_run, *useless)
@@ -168,7 +168,7 @@ class _Translation:
                 raise RejectError(Reason.MALFORMED, "spec has neither rules nor defaultBackend: give it one of them")
             routes = ()
         tls = self._tls(hosts)
-        if self._cookies.faults:
+        if self._cookies is not None and self._cookies.faults:
             self._complain(Reason.INVALID_ANNOTATION, self._cookies.message())
         if self._n_untold:
             message = f"{self._n_untold} more parts of it are left out"
@@ -183,7 +183,7 @@ class _Translation:
 
     def _claim(self, host: HostKey, rules: dict[tuple[str, PathMatchKind], Rule], default: Rule | None) -> RouteClaim:
         in_order = tuple(sorted(rules.values(), key=rule_order)) if len(rules) > 1 else tuple(rules.values())
-        policies = self._cookies.policies(host, self._policies)
+        policies = self._cookies.policies(host, self._policies) if self._cookies is not None else self._policies
         if policies is not self._policies:
             in_order = tuple(replace(rule, policies=policies) for rule in in_order)
             default = replace(default, policies=policies) if default is not None else None

@@ -37,15 +37,18 @@ local RAN, SYNTAX, ERROR, STOPPED, MEMORY, SUSPENDED, SAID = 0, 1, 2, 3, 4, 5, 6
 local COMPILED_MAX = 256 -- versions of snippets kept by a state, twice: see `compiled`
 local STRIKES_MAX = 3 -- stops within STRIKES_S that suspend a version
 local STRIKES_S = 60
-local STEPS_MAX = 1e8 -- of one match of a pattern, in the worst case
+local STEPS_MAX = 5e7 -- of one match of a pattern, in the worst case: a quarter of a second
+local STEPS_LOOK = 1e5 -- beyond it the time that a run has is looked at first
 local PATTERN_MAX = 1024 -- bytes
+local TOLD_MAX = 5 -- lines in the log a second, of one version in one state
+local WRITES_MAX = 200 -- changes of headers and the like by one request: Traffic Server's own memory for them is in no bound of Lua's
 local GSUB_DEPTH_MAX = 8 -- of gsub in a function that gsub calls: each takes 9 KiB of the thread's stack
 
 local error, getmetatable, ipairs, load, newproxy, next, pairs = error, getmetatable, ipairs, load, newproxy, next, pairs
 local pcall, rawequal, rawget, rawset, select, setfenv, setmetatable = pcall, rawequal, rawget, rawset, select, setfenv, setmetatable
 local tonumber, tostring, type, unpack, collectgarbage = tonumber, tostring, type, unpack, collectgarbage
 local byte, char, find, gmatch, gsub, match, sub, format = string.byte, string.char, string.find, string.gmatch, string.gsub, string.match, string.sub, string.format
-local real_string = string
+local math_max, real_string = math.max, string
 local real = ts
 local real_now, real_hook, real_debug = ts.now, ts.hook, ts.debug
 
@@ -58,12 +61,29 @@ local is_over = assert(package.loadlib(LIBRARY, "atsk_snippet_is_over"))
 if select("#", guard(type, nil)) ~= 2 then
   error("snippets.lua needs libluajit-5.1.so.2")
 end
+local OVER = "stopped: too many instructions, or too much time" -- as on_tick() says
 local taken = ffi.new("struct atsk_snippet")
 
-local running = nil -- the object whose snippet runs; nil: none does
+-- The request whose snippet, or hook of it, runs: { entry = its version, hooks = by kind, n_writes = changes so far }; nil: none does.
+local running = nil
 
 local function report(result, object, message)
   core.atsk_snippet_report(result, object, #object, message, #message)
+end
+
+-- The same, but not all of the log's room for one snippet: its lines beyond some a second are left out.
+local function tell(result, entry, message)
+  if message ~= "" then
+    local now_s = real_now()
+    if now_s - entry.told_s >= 1 or now_s < entry.told_s then
+      entry.told_s, entry.n_told = now_s, 0
+    end
+    entry.n_told = entry.n_told + 1
+    if entry.n_told > TOLD_MAX then
+      message = ""
+    end
+  end
+  report(result, entry.object, message)
 end
 
 -- An error's text: an error may be any value, and its __tostring the snippet's own.
@@ -101,28 +121,29 @@ end
 
 local FACTORIAL = { [0] = 1, 1, 2, 6, 24, 120, 720 }
 
--- How many items of a pattern repeat; whether it begins at its subject's start.
-local function repeats_of(pattern)
-  local n, i, is_anchored = 0, 1, byte(pattern, 1) == 94
+-- How many items of a pattern repeat; whether it begins at its subject's start; bytes of its longest [set].
+local function shape_of(pattern)
+  local n, i, is_anchored, longest = 0, 1, byte(pattern, 1) == 94, 0
   while i <= #pattern do
     local c = byte(pattern, i)
     if c == 37 then -- %
-      local class = byte(pattern, i + 1)
-      if class == 98 then -- %bxy
+      if byte(pattern, i + 1) == 98 then -- %bxy
         n, i = n + 1, i + 2
       end
       i = i + 2
     elseif c == 91 then -- [set]
+      local first = i
       i = i + 1
       if byte(pattern, i) == 94 then
         i = i + 1
       end
-      repeat
+      repeat -- a ] that comes first is one of the set
         if byte(pattern, i) == 37 then
           i = i + 1
         end
         i = i + 1
       until i > #pattern or byte(pattern, i) == 93
+      longest = math_max(longest, i - first)
       i = i + 1
     else
       if c == 42 or c == 43 or c == 45 or c == 63 then -- * + - ?
@@ -131,23 +152,26 @@ local function repeats_of(pattern)
       i = i + 1
     end
   end
-  return n, is_anchored
+  return n, is_anchored, longest
 end
 
-local function check_pattern(subject, pattern)
-  if type(pattern) == "number" then
-    pattern = tostring(pattern)
+local function check_pattern(subject, pattern, is_never_anchored)
+  if (type(subject) ~= "string" and type(subject) ~= "number") or (type(pattern) ~= "string" and type(pattern) ~= "number") then
+    return -- string.find and the others complain themselves
   end
-  if type(subject) ~= "string" or type(pattern) ~= "string" then
-    return -- string.find and the others complain themselves; of a number there is little to match
-  end
+  subject, pattern = tostring(subject), tostring(pattern)
   if #pattern > PATTERN_MAX then
     error(format("a pattern has %d bytes, at most %d are taken", #pattern, PATTERN_MAX), 3)
   end
-  local n, is_anchored = repeats_of(pattern)
-  local power = is_anchored and n or n + 1
-  if (#subject + 1) ^ power / (FACTORIAL[power] or 720) * (1 + #pattern / 32) > STEPS_MAX then
+  local n, is_anchored, longest = shape_of(pattern)
+  local power = (is_anchored and not is_never_anchored) and n or n + 1
+  local width = n == 0 and #pattern / 4 or #pattern / 32 + longest / 4
+  local n_steps = (#subject + 1) ^ power / (FACTORIAL[power] or 720) * (1 + width)
+  if n_steps > STEPS_MAX then
     error(format("a pattern with %d repetitions is too costly for a text of %d bytes", n, #subject), 3)
+  end
+  if n_steps > STEPS_LOOK and is_over() then
+    error(OVER, 0)
   end
 end
 
@@ -155,7 +179,7 @@ local safe_string = picked(string, "byte char format len lower rep reverse sub u
 function safe_string.find(subject, pattern, init, is_plain)
   if not is_plain then
     check_pattern(subject, pattern)
-  elseif type(subject) == "string" and type(pattern) == "string" and #subject * (1 + #pattern / 32) > STEPS_MAX then
+  elseif type(subject) == "string" and type(pattern) == "string" and #subject * (1 + #pattern / 4) > STEPS_MAX then
     error("the texts are too long to be searched", 2)
   end
   return find(subject, pattern, init, is_plain)
@@ -165,7 +189,7 @@ function safe_string.match(subject, pattern, init)
   return match(subject, pattern, init)
 end
 function safe_string.gmatch(subject, pattern)
-  check_pattern(subject, pattern)
+  check_pattern(subject, pattern, true)
   return gmatch(subject, pattern)
 end
 local gsub_depth = 0
@@ -262,6 +286,13 @@ local function text_checked(text, what)
   return text
 end
 
+local function write()
+  running.n_writes = running.n_writes + 1
+  if running.n_writes > WRITES_MAX then
+    error(format("more than %d changes of one request", WRITES_MAX), 3)
+  end
+end
+
 -- What frames messages on a connection that others use, too, is Traffic Server's business alone.
 local FRAMING = {}
 for name in gmatch("connection content-length keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -288,12 +319,14 @@ local function header_of(message)
     if FRAMING[real_string.lower(field_checked(name))] then
       error("header " .. name .. " cannot be changed", 2)
     end
+    write()
     header[name] = value ~= nil and text_checked(value, "a header's value") or nil
   end
   return proxy
 end
 
 local function status_checked(status)
+  write()
   status = tonumber(status)
   if not status or status < 200 or status > 599 or status % 1 ~= 0 then
     error("a status is a number from 200 to 599", 3)
@@ -344,6 +377,7 @@ for _, name in ipairs({ "set_uri", "set_uri_args" }) do
     if find(text, "[ #]") then
       error("a URI has neither blanks nor #", 2)
     end
+    write()
     return set(text)
   end
 end
@@ -404,7 +438,7 @@ do
   end
 end
 
-local run -- function(object, entry, call): what came of it
+local run -- function(request, call)
 
 -- Hooks on the headers of this transaction.  A transform would see every byte of a body, and is not offered.
 local HOOKS = {}
@@ -424,9 +458,14 @@ local function hook(which, call)
   if type(call) ~= "function" then
     error("a hook is a function", 2)
   end
-  local entry = running
+  local request = running
+  local is_set = request.hooks[which]
+  request.hooks[which] = call
+  if is_set then
+    return -- once a kind: Traffic Server would call the last one as often as there were
+  end
   real_hook(which, function()
-    run(entry, call)
+    run(request, request.hooks[which])
     return 0 -- anything else would end the transaction, or hold it for ever
   end)
 end
@@ -463,10 +502,10 @@ api.http = sealed(http)
 api.ctx = ctx
 api.hook = hook
 api.error = function(message)
-  report(SAID, running.object, said(message))
+  tell(SAID, running.entry, said(message))
 end
 api.debug = function(message)
-  real_debug("snippet of Ingress " .. running.object .. ": " .. said(message))
+  real_debug("snippet of Ingress " .. running.entry.object .. ": " .. said(message))
 end
 base.ts = sealed(api)
 
@@ -485,9 +524,9 @@ local function remember(key, entry)
 end
 
 local function compile(object, text)
-  local entry = { object = object, n_strikes = 0, struck_s = 0, suspended_s = 0 }
+  local entry = { object = object, n_strikes = 0, struck_s = 0, suspended_s = 0, told_s = 0, n_told = 0 }
   -- "t": text alone, as bytecode can be made to do anything.
-  local result, made, problem = guard(function()
+  local result, made = guard(function()
     local chunk, why = load(text, "=" .. object, "t", {})
     return chunk or { why }
   end)
@@ -532,13 +571,30 @@ local function strike(entry)
   collectgarbage("collect") -- what it has left behind is not for the next one to trip over
 end
 
-run = function(entry, call)
+local function is_suspended(entry)
+  if entry.suspended_s == 0 then
+    return false
+  end
+  local now_s = real_now()
+  if now_s < entry.suspended_s and now_s >= entry.struck_s then -- else the clock was set back
+    return true
+  end
+  entry.suspended_s, entry.n_strikes = 0, 0
+  return false
+end
+
+run = function(request, call)
+  local entry = request.entry
+  if is_suspended(entry) then
+    report(SUSPENDED, entry.object, "")
+    return
+  end
   local before = running
-  running = entry
+  running = request
   gsub_depth = 0
   local result, problem = guard(call)
   running = before
-  report(result, entry.object, result == RAN and "" or text_of(problem))
+  tell(result, entry, result == RAN and "" or text_of(problem))
   if result == STOPPED or result == MEMORY then
     strike(entry)
   end
@@ -554,15 +610,8 @@ local function remap()
   if not entry.chunk then
     return 0
   end
-  if entry.suspended_s > 0 then
-    if real_now() < entry.suspended_s then
-      report(SUSPENDED, entry.object, "")
-      return 0
-    end
-    entry.suspended_s, entry.n_strikes = 0, 0
-  end
-  -- Its globals are its own and this transaction's; hooks keep those that they were made with.
-  run(entry, setfenv(entry.chunk, setmetatable({}, shared)))
+  -- Its globals are its own and this request's; hooks keep those that they were made with.
+  run({ entry = entry, hooks = {}, n_writes = 0 }, setfenv(entry.chunk, setmetatable({}, shared)))
   return 0
 end
 

@@ -34,7 +34,8 @@ views(void)
   atsk_policies_view(blob, rule, &p);
   CHECK(p.balance != NULL && p.balance->load_percent == 125 && p.affinity != NULL && p.affinity->secure == ATSK_SECURE_ALWAYS &&
           p.retry != NULL && p.retry->statuses[1] == 503 && p.timeouts != NULL && p.timeouts->connect_ms == 100 &&
-          p.limits != NULL && p.limits->client_burst == 50 && p.body != NULL && p.body->max_bytes == 1 << 20 && p.snippet != NULL && p.snippet->id == 1,
+          p.limits != NULL && p.limits->client_burst == 50 && p.body != NULL && p.body->max_bytes == 1 << 20 && p.snippet != NULL &&
+          p.snippet->id == 1,
         "each is found by its kind");
   struct atsk_str name = atsk_blob_str_view(blob, p.affinity->name);
   CHECK(name.len == 10 && memcmp(name.ptr, "JSESSIONID", 10) == 0, "with its strings");

@@ -1,8 +1,8 @@
 """docs/tutorial.md, done as it says: its commands, from its text, against a real API server, and without one.
 
-Each block of the document that is marked `sh` has a name, `<!-- step: NAME -->` before it, and is run here.  What follows `  # ` behind
-a curl command is what must come back.  Blocks marked `console` are what needs a kubelet or a person.  A kubelet's part is played here:
-the Deployment's container is a Traffic Server with the environment and the account that the API server holds for it.
+Each block of the document that is marked `sh` has a name, `<!-- step: NAME -->` before it, and is run here.  What follows `  # `
+behind a command is what must come back.  Blocks marked `console` are what needs a kubelet or a person.  A kubelet's part is played
+here: the Deployment's container is a Traffic Server with the environment and the account that the API server holds for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import server
+from atsk8s.config import OPTIONS
+from deploy import prerequisites, server
 from deploy.compile import Build
 from tests.e2e.test_configmap import INTERVAL, ROLLING, THRESHOLD, asking
 from tests.e2e.test_in_cluster import mounted
@@ -33,6 +34,7 @@ DOCUMENT = CHECKOUT / "docs/tutorial.md"
 MANIFESTS = CHECKOUT / "tests/e2e/tutorial"
 BLOCK = re.compile(r"^(?:<!-- step: ([a-z-]+) -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROXY = "trafficserver-test"  # its namespace, and what it is called there
+SNIPPET = "snippet of Ingress trafficserver-test-3/app-ingress"
 APPS = ("trafficserver-test-2", "trafficserver-test-3")
 ON_A_CLUSTER = (
     "proxy", "apps", "ingresses", "requests", "server-name", "configmap", "debug", "snippet", "no-debug",
@@ -55,7 +57,7 @@ def steps() -> dict[str, str]:
             assert name not in found, f"docs/tutorial.md: two steps are called {name}"
             found[name] = commands
         else:
-            assert language in ("console", "text"), f"docs/tutorial.md: a block is {language!r}: sh is run, console and text are not"
+            assert language == "console", f"docs/tutorial.md: a block is {language!r}: sh is run, console is not"
     return found
 
 
@@ -70,8 +72,9 @@ class Shell:
 
     def environment(self) -> dict[str, str]:
         """What leads curl or kubectl elsewhere does not get in."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "ATSK8S_BUILD_CACHE") if name in os.environ}
-        return {**kept, "HOME": str(self._directory), **self.variables}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+        cache = str(prerequisites.cache_dir())
+        return {**kept, "HOME": str(self._directory), "ATSK8S_BUILD_CACHE": cache, **self.variables}
 
     def _done(self, command: str) -> str:
         # By env(1): entering a mount namespace resets the working directory.
@@ -107,7 +110,7 @@ class Shell:
         return True
 
 
-# --- the document -------------------------------------------------------------------------------------------------------------------
+# --- the document -----------------------------------------------------------------------------------------------------------------
 
 
 def test_every_command_of_the_document_is_run_here() -> None:
@@ -123,7 +126,17 @@ def test_every_manifest_is_applied_and_linked() -> None:
         assert (MANIFESTS / name).is_file(), f"docs/tutorial.md applies {name}, which is not there"
 
 
-# --- on a cluster -------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["tutorial.md", "migration-from-apache.md"])
+def test_every_option_that_is_named_exists(name: str) -> None:
+    text = (CHECKOUT / "docs" / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<=`--)[a-z-]+", text)) | set(re.findall(r"(?<=--option )[a-z-]+", text))
+    variables = set(re.findall(r"\bATSK8S_[A-Z_]+", text))
+    assert named
+    assert named <= {option.name for option in OPTIONS}
+    assert variables <= {option.variable for option in OPTIONS}
+
+
+# --- on a cluster -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,7 +156,8 @@ def container_environment(plane: ControlPlane) -> dict[str, str]:
     fields = {"metadata.namespace": PROXY}
     assert "args" not in container
     return {
-        one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]] for one in container["env"]
+        one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        for one in container["env"]
     }
 
 
@@ -178,7 +192,7 @@ def proxy(build: Build, plane: ControlPlane, net: PodNet, shell: Shell) -> Gener
 @contextlib.contextmanager
 def pods(plane: ControlPlane, net: PodNet, directory: Path) -> Generator[None]:
     """The pods of the Deployments in the apps' namespaces, each an address that answers with app and namespace."""
-    listening = []
+    listening: list[Pod] = []
     for namespace in APPS:
         for app in plane.api.list("apps/v1", "Deployment", namespace=namespace)["items"]:
             name, template = app["metadata"]["name"], app["spec"]["template"]
@@ -188,8 +202,10 @@ def pods(plane: ControlPlane, net: PodNet, directory: Path) -> Generator[None]:
                 plane.ready_pod(namespace, f"{name}-{i}", ip, labels=template["metadata"]["labels"])
                 listening.append(Pod(app=f"{name} in {namespace}", ip=ip, port=port))
     assert len(listening) == 8
-    with Backends(listening, directory=directory, place=net):
-        yield
+    try:
+        with Backends(listening, directory=directory, place=net):
+            yield
+    finally:
         for namespace in APPS:  # without a kubelet they would stay, terminating, and their namespaces with them
             body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
             plane.api.call("DELETE", plane.api.path("v1", "Pod", namespace=namespace), body=body)
@@ -210,42 +226,56 @@ def test_on_a_cluster(
         "NO_PROXY": "*",
     }
     shell = Shell(directory, variables, shared_net)
-    shell.run("proxy")
-    shell.run("apps")
-    with contextlib.ExitStack() as held:
-        held.enter_context(pods(plane, shared_net, tmp_path))
-        with proxy(build, plane, shared_net, shell) as ats:
-
-            def records() -> str:
-                return ats.get("/app1", host="test.media.com").header("x-records") or ""
-
-            shell.run("ingresses")
-            shell.run("requests")
-            shell.run("server-name")
-            before = records()
-            shell.run("configmap")
-            await_true("the records are those of configmap.yaml", lambda: records() == "1 3000 0")
-            assert before != "1 3000 0"
-            assert [one for one in ats.admin("/conditions").json() if one["namespace"].startswith(PROXY)] == []
-
-            ats.allow("snippet of Ingress trafficserver-test-3/app-ingress: (asked for|sent to)|DIAG: .*ts_lua")
-            shell.run("debug")
-            shell.run("snippet")
-            await_true(
-                "both scripts' messages are in the log",
-                lambda: all(f"trafficserver-test-3/app-ingress: {said}" in ats.log() for said in ("sent to HTTPS", "asked for http:")),
-            )
-            shell.run("no-debug")
-
-            shell.run("other-class")
-            shell.run("class")
-        with proxy(build, plane, shared_net, shell):
-            shell.run("classed")
-    shell.run("clean-up")
+    try:
+        shell.run("proxy")
+        shell.run("apps")
+        with pods(plane, shared_net, tmp_path):
+            with proxy(build, plane, shared_net, shell) as ats:
+                shell.run("ingresses")
+                shell.run("requests")
+                shell.run("server-name")
+                settings_are_seen(shell, ats)
+                lua_is_run(shell, ats)
+                shell.run("other-class")
+                shell.run("class")
+            with proxy(build, plane, shared_net, shell):
+                shell.run("classed")
+    finally:
+        shell.run("clean-up")
     shared_ats.check_logs()
 
 
-# --- on a laptop --------------------------------------------------------------------------------------------------------------------
+def settings_are_seen(shell: Shell, ats: Ats) -> None:
+    """Traffic Server itself says that its records are the ConfigMap's; nothing of the walk-through is complained of."""
+
+    def records() -> str:
+        return ats.get("/app1", host="test.media.com").header("x-records") or ""
+
+    before = records()
+    shell.run("configmap")
+    await_true("the records are those of configmap.yaml", lambda: records() == "1 3000 0")
+    assert before != "1 3000 0"
+    assert [one for one in ats.admin("/conditions").json() if one["namespace"].startswith(PROXY)] == []
+
+
+def lua_is_run(shell: Shell, ats: Ats) -> None:
+    """The answers are in the document; the messages are in the log, those for debugging while they are wanted."""
+    ats.allow(rf"{SNIPPET}: sent to HTTPS|DIAG: .*\(ts_lua\)")
+    shell.run("debug")
+    shell.run("snippet")
+
+    def is_told() -> bool:
+        ats.get("/app2", host="test.edge.com")  # each time: a changed record is seen within 3 s
+        log = ats.log()
+        said = [said for said in ("sent to HTTPS", "asked for http://test.edge.com/app2") if f"{SNIPPET}: {said}" in log]
+        assert len(said) == 2, f"{said}\n{ats.log_tail()}"
+        return True
+
+    await_true("the snippet's messages are in the log", is_told)
+    shell.run("no-debug")
+
+
+# --- on a laptop ------------------------------------------------------------------------------------------------------------------
 
 
 def test_on_a_laptop(directory: Path, tmp_path: Path) -> None:
@@ -260,10 +290,10 @@ def test_on_a_laptop(directory: Path, tmp_path: Path) -> None:
     )
     try:
         demo.await_ready("the demo says so", lambda: "Your turn" in demo.log(), timeout_s=DEMO_TIMEOUT_S)
-        for name, pattern in (("HTTP", r"HTTP +http://(\S+)"), ("HTTPS", r"HTTPS +https://(\S+)"), ("ADMIN", r"admin +http://(\S+)")):
-            found = re.search(pattern, demo.log())
+        for name in ("HTTP", "HTTPS", "admin"):
+            found = re.search(rf"^ +{name} +https?://(\S+)", demo.log(), re.MULTILINE)
             assert found is not None, demo.log()
-            shell.variables[f"ATS_{name}"] = found[1]
+            shell.variables[f"ATS_{name.upper()}"] = found[1]
         shell.run("demo-requests")
         for step in ("demo-configmap", "demo-class", "demo-classed"):
             shell.run(step)

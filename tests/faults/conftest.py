@@ -23,7 +23,7 @@ from tests.harness.fleet import Fleet
 from tests.harness.podnet import PodNet
 
 FAULTS = Path(__file__).resolve().parent
-USERS = ("ingress", "proxied", "narrow")
+USERS = ("ingress", "proxied")
 NAMESPACE = "faults"
 _PROPERTY = "fault"
 _STARTED_S = time.monotonic()

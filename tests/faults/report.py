@@ -115,12 +115,18 @@ def table(results: Mapping[str, Any]) -> str:
     ]
     faults = [Fault(**one) for one in results["faults"]]
     for group in dict.fromkeys(fault.group for fault in faults):
-        lines += [f"### {group}", "", "| fault | sent | failed | recovered in | the right answer |", "|---|---|---|---|---|"]
+        lines += [
+            f"### {group}",
+            "",
+            "| fault | sent | failed | recovered in | bar | the right answer |",
+            "|---|---|---|---|---|---|",
+        ]
         for fault in faults:
             if fault.group == group:
                 failed = f"{fault.n_failed}" + (f" (at most {fault.n_failed_max})" if fault.n_failed_max else "")
                 right = "; ".join([fault.right, *fault.notes]).replace("|", "\\|")
-                lines.append(f"| {fault.name} | {fault.n_sent} | {failed} | {fault.recovered_s:.1f} s | {right} |")
+                recovered = f"{fault.recovered_s:.1f} s | {fault.recovered_max_s:g} s"
+                lines.append(f"| {fault.name} | {fault.n_sent} | {failed} | {recovered} | {right} |")
         lines.append("")
     return "\n".join(lines).rstrip()
 

@@ -16,6 +16,7 @@ from tests.faults.site import ALL, App, Site, took_s
 from tests.harness import processes
 from tests.harness.api_proxy import ApiProxy
 from tests.harness.ats import Ats, Options, ats_directory
+from tests.harness.manifests import path
 from tests.harness.podnet import NODE_IP
 
 GROUP = "API server"
@@ -240,8 +241,6 @@ def test_etcd_goes_back(site: Site, proxied: Proxied, app: App, fault: FaultFact
 
 
 def _made(site: Site, app: App, name: str) -> str:
-    from tests.harness.manifests import path
-
     host = site.cluster.host(name)
     site.cluster.create(site.cluster.ingress(name, {host: [path(app.name)]}))
     processes.await_condition(f"{host} is served", lambda: site.get(host).status == 200, timeout_s=RECOVERY_S)

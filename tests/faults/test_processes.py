@@ -263,7 +263,8 @@ def test_descriptors_exhausted(build: Build, site: Site, app: App, directory: Pa
 @pytest.mark.parametrize("step_s", [CLOCK_STEP_S, -CLOCK_STEP_S], ids=["forward", "back"])
 def test_clock_jumps(build: Build, site: Site, app: App, directory: Path, fault: FaultFactory, step_s: int) -> None:
     """The wall clock is set by an hour under the process, as a virtual machine's is that was paused or badly synchronised."""
-    measured = fault(f"wall clock jumps {'forward' if step_s > 0 else 'back'} an hour", right="200", recovered_max_s=5)
+    direction, right = ("forward", "200") if step_s > 0 else ("back", "200; /livez 503")
+    measured = fault(f"wall clock jumps {direction} an hour", right=right, recovered_max_s=5)
     clock = directory / "clock"
     set_clock(clock, 0)
     ats = made_ats(build, site, directory)
@@ -284,6 +285,7 @@ def test_clock_jumps(build: Build, site: Site, app: App, directory: Path, fault:
             other.await_fresh(app, timeout_s=30)
             traffic.served(40)
             if step_s < 0:
+                took_s("liveness fails", lambda: other.ats.admin("/livez").status == 503, timeout_s=10)
                 # Traffic Server 9.2 times by the wall clock: until it has caught up no time limit ends anything, and no SIGTERM.
                 set_clock(clock, 0)
                 traffic.served(40)

@@ -19,29 +19,30 @@ GROUP = "Rolling updates"
 N_PODS, N_UPDATES, WAVE = 10, 100, 5
 GENERATIONS = 30  # of addresses; then those of the first, long gone, are used again, as a cluster does
 ACCEPT_S = 1.0  # a preStop: how long a pod still takes requests after SIGTERM
+SUBNET = 100
 NODE = "node-1"
 
 pytestmark = pytest.mark.timeout(420)
 
 
-def ips_of(generation: int) -> list[str]:
-    """The pods of one generation."""
-    return [f"10.244.{100 + generation % GENERATIONS}.{n}" for n in range(1, N_PODS + 1)]
+def ips_of(generation: int, *, subnet: int = SUBNET) -> list[str]:
+    """The pods of one generation; `subnet` is the third byte of the first one's addresses."""
+    return [f"10.244.{subnet + generation % GENERATIONS}.{n}" for n in range(1, N_PODS + 1)]
 
 
 class Deployment:
     """What a Deployment, its kubelets and its pods do, at the API and on the network."""
 
-    def __init__(self, site: Site, name: str) -> None:
-        self.site, self.name = site, name
+    def __init__(self, site: Site, name: str, *, subnet: int = SUBNET) -> None:
+        self.site, self.name, self._subnet = site, name, subnet
         self.generations = itertools.count(1)
-        self.current = ips_of(0)
+        self.current = ips_of(0, subnet=subnet)
         self._ending: dict[str, float] = {}  # terminating pods, since when
         self._workers = ThreadPoolExecutor(WAVE)
 
     def update(self) -> None:
         """Replace all pods, WAVE at a time: new ones are ready before old ones are told to end."""
-        new = ips_of(next(self.generations))
+        new = ips_of(next(self.generations), subnet=self._subnet)
         for start in range(0, N_PODS, WAVE):
             self._make(new[start : start + WAVE])
             self._end(self.current[start : start + WAVE])

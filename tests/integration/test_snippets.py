@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Generator
 
@@ -48,7 +49,10 @@ def told(expression: str) -> str:
 
 def site(name: str, snippet: str | None, *, namespace: str = "test") -> list[Json]:
     said = {"server-snippet": snippet} if snippet is not None else {}
-    return [*app("pod", [POD.ip], namespace=namespace), ingress(name, {f"{name}.test": [path("pod")]}, namespace=namespace, annotations=said)]
+    return [
+        *app("pod", [POD.ip], namespace=namespace),
+        ingress(name, {f"{name}.test": [path("pod")]}, namespace=namespace, annotations=said),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +146,15 @@ def test_many_versions(ats: Ats) -> None:
         assert tell(ats, f"{i}", name="versions") == str(i)
 
 
+def test_more_snippets_than_a_state_remembers(ats: Ats) -> None:
+    """700 of them, in four states that remember 512 each: each request gets its own one's answer, again and again."""
+    rows = [row for i in range(700) for row in site(f"n{i}", told(f"'n' .. {i}"))[-1:]]
+    ats.put("crowd.yaml", [*site("plain", None)[:-1], *rows])
+    for i in (*range(700), *range(700)):
+        assert ask(ats, f"n{i}").header("x-told") == f"n{i}"
+    ats.change(lambda: (ats.manifests / "crowd.yaml").unlink())
+
+
 def test_request_is_seen_and_changed(ats: Ats, backends: Backends) -> None:
     put(
         ats,
@@ -166,7 +179,11 @@ def test_errors_are_logged_and_the_request_goes_on(ats: Ats, name: str) -> None:
     snippet, line, result = {
         "syntax": ("local x = 1\nif if", r"syntax: test/syntax:2: .*near 'if'", "syntax"),
         "runtime": ("\n\nlocal x = nil .. 'a'", r"runtime: test/runtime:3: attempt to concatenate a nil value", "error"),
-        "hooked": ("ts.hook(TS_LUA_HOOK_SEND_RESPONSE_HDR, function()\nerror('late') end)", r"hooked: test/hooked:2: late", "error"),
+        "hooked": (
+            "ts.hook(TS_LUA_HOOK_SEND_RESPONSE_HDR, function()\nerror('late') end)",
+            r"hooked: test/hooked:2: late",
+            "error",
+        ),
     }[name]
     put(ats, name, snippet)
     ats.allow(LINE + line)
@@ -175,10 +192,47 @@ def test_errors_are_logged_and_the_request_goes_on(ats: Ats, name: str) -> None:
     assert runs(ats, result) - before == 1
 
 
-GONE = ["os", "io", "ffi", "jit", "package", "require", "debug", "load", "loadstring", "loadfile", "dofile", "getfenv", "setfenv", "coroutine",
-        "collectgarbage", "newproxy", "module", "_G", "print", "xpcall", "gcinfo", "string.dump", "math.randomseed", "ts.fetch", "ts.schedule",
-        "ts.sleep", "ts.add_package_path", "ts.intercept", "ts.http.set_cache_url", "ts.http.config_int_set", "ts.mgmt", "ts.host_lookup",
-        "ts.client_request.set_url_host", "('').dump", "ts.http.cntl_set", "ts.remap", "ts.log", "ts.stat_create", "ts.fatal"]  # fmt: skip
+GONE = [
+    "os",
+    "io",
+    "ffi",
+    "jit",
+    "package",
+    "require",
+    "debug",
+    "load",
+    "loadstring",
+    "loadfile",
+    "dofile",
+    "getfenv",
+    "setfenv",
+    "coroutine",
+    "collectgarbage",
+    "newproxy",
+    "module",
+    "_G",
+    "print",
+    "xpcall",
+    "gcinfo",
+    "string.dump",
+    "math.randomseed",
+    "ts.fetch",
+    "ts.schedule",
+    "ts.sleep",
+    "ts.add_package_path",
+    "ts.intercept",
+    "ts.http.set_cache_url",
+    "ts.http.config_int_set",
+    "ts.mgmt",
+    "ts.host_lookup",
+    "ts.client_request.set_url_host",
+    "('').dump",
+    "ts.http.cntl_set",
+    "ts.remap",
+    "ts.log",
+    "ts.stat_create",
+    "ts.fatal",
+]
 
 
 def test_nothing_of_the_process_is_there(ats: Ats) -> None:
@@ -205,6 +259,11 @@ def test_nothing_of_the_process_is_there(ats: Ats) -> None:
         "ts.escape_uri(('x'):rep(1e6) .. nil)",
         "ts.sha256(('x'):rep(1e5))",
         "ts.http.set_resp(404, ('x'):rep(1e5))",
+        "string.find(111111111111111, ('1*'):rep(100) .. 'b')",
+        "('a'):rep(2500):gmatch('^' .. ('a*'):rep(3))()",
+        "('a'):rep(4000):match('[' .. ('b'):rep(1000) .. 'a]*c')",
+        "('a'):rep(3e6):find(('a'):rep(1000) .. 'b')",
+        "('a'):rep(3e6):find(('a'):rep(1e6) .. 'b', 1, true)",
         "string.find(('a'):rep(3000), ('a*'):rep(30) .. 'b')",
         "getmetatable('').__index",
         "getmetatable(ts).__index",
@@ -232,6 +291,7 @@ def test_globals_are_one_requests_own(ats: Ats) -> None:
         ("doubling", "local s = 'x' while true do s = s .. s end", "memory", "not enough memory"),
         ("tables", "local t = {} for i = 1, 1e9 do t[i] = {} end", "(memory|stopped)", "(not enough memory|stopped: too many)"),
         ("repeated", "while true do local s = ('x'):rep(8e6) end", "(memory|stopped)", "(not enough memory|stopped: too many)"),
+        ("patterns", "while true do pcall(string.find, ('a'):rep(170), 'a*a*a*b') end", "stopped", "stopped: too many"),
         ("late", "ts.hook(TS_LUA_HOOK_SEND_RESPONSE_HDR, function() while true do end end)", "stopped", "stopped: too many"),
     ],
 )  # fmt: skip
@@ -252,6 +312,23 @@ def test_runaway_is_stopped_and_suspended(ats: Ats, name: str, snippet: str, res
     assert is_told or ats.counter("atsk8s_snippet_lines_dropped_total") > 0  # 20 lines a second
 
 
+def test_a_hook_is_called_once_however_often_it_is_set(ats: Ats) -> None:
+    hook = "ts.hook(TS_LUA_HOOK_SEND_RESPONSE_HDR, function() ts.client_response.header['X-Told'] = tostring(i) end)"
+    put(ats, "often", f"for n = 1, 1000 do i = n {hook} end")
+    before = runs(ats, "ran")
+    assert ask(ats, "often").header("x-told") == "1000"
+    assert runs(ats, "ran") - before == 2
+
+
+def test_changes_of_one_request_are_counted(ats: Ats) -> None:
+    """What they take is Traffic Server's memory, and in no bound of Lua's."""
+    put(ats, "changes", "for i = 1, 1000 do ts.client_request.header['X-' .. i] = 'a' end")
+    ats.allow(LINE + "changes: test/changes:1: more than 200 changes of one request")
+    before = runs(ats, "error")
+    assert ask(ats, "changes").status == 200
+    assert runs(ats, "error") - before == 1
+
+
 def test_refused_by_the_options(ats: Ats) -> None:
     ats.write("strange.yaml", site("strange", told("1"), namespace="strange"))
     put(ats, "long", told("1") + "--" + "x" * 4096)
@@ -266,8 +343,10 @@ def test_refused_by_the_options(ats: Ats) -> None:
 def test_every_function_can_be_called_at_any_time(ats: Ats) -> None:
     """In the remap hook there is no answer yet, and no request to a pod: a call says nil, or fails; the process goes on."""
     names = {
-        "client_request": "get_headers get_url get_pristine_url get_url_host get_url_port get_url_scheme get_uri get_uri_args get_uri_params"
-        " get_method get_body_size get_version get_header_size get_ssl_reused get_ssl_cipher get_ssl_protocol get_ssl_curve",
+        "client_request": "get_headers get_url get_pristine_url get_url_host get_url_port get_url_scheme get_uri"
+        " get_uri_args"
+        " get_uri_params get_method get_body_size get_version get_header_size get_ssl_reused"
+        " get_ssl_cipher get_ssl_protocol get_ssl_curve",
         "server_request": "get_headers get_header_size get_body_size get_uri get_uri_args get_version",
         "server_response": "get_headers get_status get_version",
         "client_response": "get_headers get_status get_version",
@@ -277,7 +356,8 @@ def test_every_function_can_be_called_at_any_time(ats: Ats) -> None:
     headers = "\n".join(f"pcall(function() return ts.{group}.header['X'] end)" for group in names if group != "http")
     every = f"local function every()\n{calls}\n{headers}\nend\nevery()\n"
     hooks = "\n".join(
-        f"ts.hook(TS_LUA_HOOK_{hook}, every)" for hook in ("SEND_REQUEST_HDR", "READ_RESPONSE_HDR", "SEND_RESPONSE_HDR", "CACHE_LOOKUP_COMPLETE")
+        f"ts.hook(TS_LUA_HOOK_{hook}, every)"
+        for hook in ("SEND_REQUEST_HDR", "READ_RESPONSE_HDR", "SEND_RESPONSE_HDR", "CACHE_LOOKUP_COMPLETE")
     )
     put(ats, "every", every + hooks)
     ats.allow(r"\[ts_lua\]")
@@ -296,3 +376,15 @@ def test_off_by_default_and_misconfigured(build: Build, backends: Backends) -> N
             assert ask(ats, "site").status == 200
         ats.allow("a snippet was not run: with --snippets the rule of remap.config needs")
         assert runs(ats, "not_run") > 0
+
+
+def test_two_rules_share_what_they_load(build: Build, backends: Backends) -> None:
+    """http and https have a rule each, as a rule: tslua.so loads the script for both, into the same states."""
+    with ats_directory() as directory:
+        made = Ats(build, directory, options=Options(plugin_options=["--snippets"], rule_plugins=lua(build)))
+        made.options = dataclasses.replace(made.options, remap=[made.rule(source="http://one.test/"), made.rule()])
+        for name in ("one", "two"):
+            made.write(f"{name}.yaml", site(name, told(f"'{name} ' .. ('x'):rep(3) .. tostring(('x').dump)")))
+        with made:
+            for name in ("one", "two", "one", "two"):
+                assert ask(made, name).header("x-told") == f"{name} xxxnil"

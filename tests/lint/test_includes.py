@@ -16,7 +16,7 @@ From the bottom up; a file includes its own layer's headers only where a line be
     treatment
     defaults
     stats, controller
-    client
+    client, snippets
     admission, log_fields
     preference | decision | attempts, deadlines, body_count
     txn, tls and their other parts | state, bridge | ats_records, options, host, pyhost
@@ -71,6 +71,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # The controller's side of the core: its header is what hooks may ask, its .c is the bridge's.
     "controller": (*_BASE, "bridge", "defaults", "publish"),
     "client": (*_BASE, "client_limits", "controller"),
+    "snippets": (*_BASE, "bridge", "controller", "stats"),
     "ats": (),
     "respond": ("ats", "atsk_base", "grpc"),
     "incoming": ("ats", "atsk_base", "request"),
@@ -96,7 +97,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "decision": (
         *(*_TABLE, "ats", "admission", "client_limits", "controller", "deadlines", "incoming", "log_fields"),
-        *("policies", "preference", "respond", "stats", "treatment"),
+        *("policies", "preference", "respond", "snippets", "stats", "treatment"),
     ),
     "txn": (
         *("ats", "atsk_base", "attempts", "body_count", "cache_key", "client_limits", "controller", "deadlines", "decision"),
@@ -137,6 +138,7 @@ KEEPERS: dict[str, frozenset[str]] = {
             "host.c",
             "retry_budget.c",
             "client_limits.c",
+            "snippets.c",
         }
     ),
 }

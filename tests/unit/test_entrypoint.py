@@ -186,3 +186,22 @@ def test_a_start_with_a_bad_one_ends_in_one_line(
         entrypoint.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert "/nowhere/tls.crt: No such file or directory" in line
+
+
+def test_snippets_make_our_rules_go_on_with_tslua(entrypoint: ModuleType, image: Path) -> None:
+    ours = "map / http://localhost @plugin=/opt/atsk8s/lib/kubernetes_remap.so"
+    (image / "config/remap.config").write_text(f"# {ours}\n{ours}\nmap /x http://127.0.0.1:1\n")
+    link = image / "etc/remap.config"
+    link.symlink_to(image / "config/remap.config")
+    entrypoint.add_snippets(link)
+    assert link.read_text() == f"# {ours}\n{ours} {entrypoint.SNIPPETS_RULE}\nmap /x http://127.0.0.1:1\n"
+    assert (image / "config/remap.config").read_text() == f"# {ours}\n{ours}\nmap /x http://127.0.0.1:1\n"
+
+
+def test_a_rule_that_has_tslua_is_left_alone(entrypoint: ModuleType, image: Path) -> None:
+    own = "map / http://localhost @plugin=/opt/atsk8s/lib/kubernetes_remap.so @plugin=tslua.so @pparam=/mine.lua\n"
+    (image / "config/remap.config").write_text(own)
+    link = image / "etc/remap.config"
+    link.symlink_to(image / "config/remap.config")
+    entrypoint.add_snippets(link)
+    assert link.read_text() == own

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from atsk8s.errors import KubeError
-from atsk8s.source.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, KINDS, SECRET, SERVICE
+from atsk8s.source.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, KINDS, NAMESPACE, SECRET, SERVICE
 from atsk8s.source.kube import credentials, reflector, transport
 from atsk8s.source.kube.credentials import Credentials
 from atsk8s.source.kube.source import KubeSource
@@ -440,10 +440,11 @@ def test_point_21_stop_wherever_it_is(where: str) -> None:
 
 def test_what_is_ignored_is_not_asked_for() -> None:
     with FakeApi() as api:
-        it = KubeSource(plain(api), ignore_namespaces=("b", "a"), own_namespaces=("a",))
+        it = KubeSource(plain(api), ignore_namespaces=("b", "a"), own_namespaces=("a",), also_mandatory=(NAMESPACE,))
         it.start()
         assert it.wait_synced(10)
         assert it.stop()
+        assert {kind.name for kind in it.kinds() if kind.mandatory} == {"Ingress", "Service", "EndpointSlice", "Namespace"}
     without = "metadata.namespace!=a,metadata.namespace!=b"
     fields = {kind.name: {one.query.get("fieldSelector", "") for one in api.asked(kind.path())} for kind in KINDS}
     assert fields["Ingress"] == fields["Service"] == fields["EndpointSlice"] == {without}
