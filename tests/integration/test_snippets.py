@@ -123,6 +123,12 @@ def test_redirect_of_the_former_controller(ats: Ats, backends: Backends) -> None
     assert runs(ats, "ran") - before == 2  # the snippet, and its hook
 
 
+def test_an_answer_of_luas_gives_back_what_the_request_held(ats: Ats) -> None:
+    said = {"server-snippet": REDIRECT, "limit-total-concurrency": "1"}
+    ats.put("held.yaml", [*app("pod", [POD.ip]), ingress("held", {"held.test": [path("pod")]}, annotations=said)])
+    assert [ask(ats, "held").status for _ in range(10)] == [301] * 10
+
+
 def test_messages_of_the_former_controller(ats: Ats) -> None:
     put(ats, "messages", MESSAGES)
     ats.allow(LINE + "messages: Error msg example")
