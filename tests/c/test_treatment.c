@@ -2,6 +2,8 @@
 #include "tap.h"
 #include "treatment.h"
 
+#include <string.h>
+
 static const struct atsk_treatment options = {.timeouts = {5000, 300000, 60000, 0},
                                               .retry_on = ATSK_RETRY_DEFAULT,
                                               .tries    = 3,
@@ -12,7 +14,8 @@ int
 main(void)
 {
   struct atsk_treatment is;
-  struct atsk_policies none = {NULL, NULL, NULL, NULL, NULL, NULL};
+  struct atsk_policies none;
+  memset(&none, 0, sizeof none);
   atsk_treatment_resolve(&options, &none, &is);
   CHECK(memcmp(&is, &options, sizeof is) == 0, "nothing is said: the options");
 
