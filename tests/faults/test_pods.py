@@ -199,18 +199,17 @@ def test_a_503_can_be_retried(site: Site, apps: dict[str, App], fault: FaultFact
 
 
 def test_a_pod_answers_garbage(site: Site, apps: dict[str, App], fault: FaultFactory) -> None:
-    """What is no HTTP never reaches the client."""
+    """What is no HTTP never reaches the client: a GET goes to another pod."""
     app, bad = apps["garbage"], APPS["garbage"][3]
-    measured = fault("pod answers garbage", right="200 from another pod, or 502", recovered_max_s=BACK_S)
+    measured = fault("pod answers garbage", right="200 from another pod", recovered_max_s=BACK_S)
     site.fleet.behave([bad], "garbage=1")
+    before = site.fleet.n_requests(bad)
 
     def right(answer: Fetched | Exception) -> str:
-        if isinstance(answer, Exception):
-            return type(answer).__name__
-        is_right = (answer.status == 200 and answer.header("x-app") == app.name) or answer.status == 502
-        return "" if is_right else f"status {answer.status}"
+        return complete(answer) or ("" if isinstance(answer, Fetched) and answer.header("x-app") == app.name else "garbage")
 
     site.burst(100, app, right, measured)
+    assert site.fleet.n_requests(bad) > before, "the bad pod was never asked"
     site.fleet.behave([bad], "")
     measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=BACK_S)
     measured.check(at_least=100)
@@ -225,19 +224,23 @@ def test_pods_close_idle_connections(site: Site, apps: dict[str, App], fault: Fa
         recovered_max_s=5,
     )
     rounds = (5, 20, 40)
+    n_told = 0
+
+    def told(answer: Fetched | Exception) -> str:
+        nonlocal n_told
+        n_told += isinstance(answer, Fetched) and answer.status == 502
+        return "" if isinstance(answer, Fetched) and answer.status in (200, 502) else repr(answer)[:40]
+
     with site.loaded(app, measured, protocols=("http1", "h2")) as traffic:
         for idle_ms in rounds:
             site.fleet.behave(app.ips, f"idle_ms={idle_ms}")
             traffic.flow(60)
-
-            def told(answer: Fetched | Exception) -> str:
-                return "" if isinstance(answer, Fetched) and answer.status in (200, 502) else repr(answer)[:40]
-
             site.burst(30, app, told, measured, target=f"/?id={idle_ms}-{{i}}", method="POST", body=b"x" * 100)
         site.fleet.behave(app.ips, "")
         measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=5)
     n_ids, most = site.fleet.executions()
     assert n_ids > 0 and most == 1, f"{n_ids} POSTs, one of them executed {most} times"
+    measured.notes.append(f"{n_told} of {len(rounds) * 30} POSTs 502")
     measured.check(at_least=300)
 
 
@@ -336,7 +339,7 @@ def test_a_pod_that_fails_is_left_out(site: Site, apps: dict[str, App], fault: F
 def test_retries_do_not_multiply_an_outage(site: Site, apps: dict[str, App], fault: FaultFactory) -> None:
     """Every pod resets every request, and eight tries are allowed: pods see a fifth more than clients send, and a floor."""
     app = apps["budget"]
-    measured = fault("all pods reset: retry budget", right="502 or 503; few retries in all", recovered_max_s=BACK_S)
+    measured = fault("all pods reset: retry budget", right="502, 503 or 504; few retries in all", recovered_max_s=BACK_S)
     site.fleet.behave(app.ips, "reset=before")
     before = sum(site.fleet.n_requests(ip) for ip in app.ips)
     expected = [Request(host=app.host, status=502)]
@@ -344,7 +347,9 @@ def test_retries_do_not_multiply_an_outage(site: Site, apps: dict[str, App], fau
         traffic.flow(400)
     n_asked = sum(site.fleet.n_requests(ip) for ip in app.ips) - before
     site.fleet.behave(app.ips, "")
-    measured.n_failed, measured.failures = 0, {}  # which of the statuses is no matter: the bar is what the pods were asked
+    # Which of these statuses is no matter: the bar is what the pods were asked.
+    measured.failures = {what: n for what, n in measured.failures.items() if what not in ("http1: status 503", "http1: status 504")}
+    measured.n_failed = sum(measured.failures.values())
     measured.notes.append(f"the pods were asked {n_asked / measured.n_sent:.2f} times a request")
     assert n_asked <= 2.0 * measured.n_sent, f"{n_asked} attempts for {measured.n_sent} requests"
     measured.recovered_s = took_s("it is served", lambda: all(site.get(app.host).status == 200 for _ in range(8)), timeout_s=BACK_S)

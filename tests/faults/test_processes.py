@@ -158,7 +158,7 @@ def test_killed_under_a_supervisor(build: Build, site: Site, app: App, directory
                 plane.resume_api_server()
                 plane.await_api_server()
         processes.await_condition("live data has taken over", lambda: ats.counter("atsk8s_degraded") == 0, timeout_s=60)
-        ats.allow("list or watch failed|died of signal 9: starting it again|rejected|accepted with conditions|.*")
+        ats.allow("list or watch failed|died of signal 9: starting it again|rejected|accepted with conditions")
     site.ats.allow("list or watch failed|rejected|accepted with conditions")
     measured.recovered_s = statistics.median(spent)
     measured.notes.append(f"the longest took {max(spent):.1f} s")
@@ -215,7 +215,7 @@ def test_disk_full(build: Build, site: Site, app: App, directory: Path, fault: F
                     "the state is saved", lambda: ats.counter("atsk8s_state_saves_total", result="saved") > before, timeout_s=40
                 )
                 traffic.served(20)
-            ats.allow(".*")
+            ats.allow(".*")  # a full disk has everybody complain
     finally:
         for place in places:
             net.run(["umount", "-l", str(place)], check=False)
@@ -252,7 +252,7 @@ def test_descriptors_exhausted(build: Build, site: Site, app: App, directory: Pa
             traffic.served(20)
         assert ats.admin("/readyz").status == 200
         other.await_fresh(app, timeout_s=60)
-        ats.allow(".*")
+        ats.allow("too many connections, throttling|list or watch failed")
     measured.check(at_least=300)
 
 
@@ -289,7 +289,7 @@ def test_clock_jumps(build: Build, site: Site, app: App, directory: Path, fault:
                 # Traffic Server 9.2 times by the wall clock: until it has caught up no time limit ends anything, and no SIGTERM.
                 set_clock(clock, 0)
                 traffic.served(40)
-        ats.allow(".*")
+        ats.allow("the wall clock was set back|list or watch failed")
     measured.check(at_least=300)
 
 
@@ -352,7 +352,7 @@ def open_ats(build: Build, site: Site) -> Generator[tuple[Site, Door]]:
         ats = made_ats(build, site, directory, options=[f"--venv={door.venv}"])
         with ats:
             yield with_ats(site, ats), door
-            ats.allow(".*")
+            ats.allow(".*")  # what is thrown into a thread may land anywhere
 
 
 @pytest.fixture(scope="module")

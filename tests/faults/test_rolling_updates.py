@@ -20,6 +20,7 @@ N_PODS, N_UPDATES, WAVE = 10, 100, 5
 GENERATIONS = 30  # of addresses; then those of the first, long gone, are used again, as a cluster does
 ACCEPT_S = 1.0  # a preStop: how long a pod still takes requests after SIGTERM
 SUBNET = 100
+CONTROLLERS_S = 60.0  # a kube-controller-manager that starts, on a busy machine
 NODE = "node-1"
 
 pytestmark = pytest.mark.timeout(420)
@@ -33,12 +34,29 @@ def ips_of(generation: int, *, subnet: int = SUBNET) -> list[str]:
 class Deployment:
     """What a Deployment, its kubelets and its pods do, at the API and on the network."""
 
-    def __init__(self, site: Site, name: str, *, subnet: int = SUBNET) -> None:
-        self.site, self.name, self._subnet = site, name, subnet
+    def __init__(self, site: Site, name: str, *, subnet: int = SUBNET, accept_s: float = ACCEPT_S) -> None:
+        self.site, self.name, self._subnet, self._accept_s = site, name, subnet, accept_s
         self.generations = itertools.count(1)
         self.current = ips_of(0, subnet=subnet)
+        self._stamps = itertools.count(1)
         self._ending: dict[str, float] = {}  # terminating pods, since when
         self._workers = ThreadPoolExecutor(WAVE)
+
+    def await_controllers(self) -> float:
+        """Wait until EndpointSlices follow; return the seconds that took.
+
+        What rolls pods is a controller beside the one of EndpointSlices, in one process: while that is away, nothing is rolled.
+        """
+        cluster, stamp = self.site.cluster, str(next(self._stamps))
+        api, namespace = cluster.plane.api, cluster.namespace
+        api.patch("v1", "Service", self.name, {"metadata": {"labels": {"stamp": stamp}}}, namespace=namespace)
+        query = {"labelSelector": f"kubernetes.io/service-name={self.name}"}
+
+        def follow() -> bool:
+            slices = api.list("discovery.k8s.io/v1", "EndpointSlice", namespace=namespace, query=query)["items"]
+            return bool(slices) and all(one["metadata"]["labels"].get("stamp") == stamp for one in slices)
+
+        return took_s("EndpointSlices follow", follow, timeout_s=CONTROLLERS_S)
 
     def update(self) -> None:
         """Replace all pods, WAVE at a time: new ones are ready before old ones are told to end."""
@@ -67,7 +85,7 @@ class Deployment:
 
     def _end(self, ips: Sequence[str]) -> None:
         """Terminating at the API and SIGTERM at the pod, at the same time, as a kubelet has it."""
-        self.site.fleet.terminate(ips, accept_s=ACCEPT_S)
+        self.site.fleet.terminate(ips, accept_s=self._accept_s)
         list(self._workers.map(lambda ip: self._delete(ip, grace_s=30), ips))
         self._ending.update(dict.fromkeys(ips, time.monotonic()))
 
