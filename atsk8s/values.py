@@ -102,6 +102,8 @@ def parse_networks(text: str, n_max: int, *, strict: bool = True) -> tuple[Netwo
     words = parse_words(text)
     if len(words) > n_max:
         raise ValueError(f"has {len(words)} entries; at most {n_max} are taken: join neighbouring ranges")
+    if "%" in text:  # a zone is a link's of some machine; ipaddress takes it, and nobody could compare it
+        raise ValueError("has an address with a zone (%): leave the zone out")
     try:
         return tuple(sorted({ipaddress.ip_network(word, strict=strict) for word in words}, key=lambda n: (n.version, n)))
     except ValueError as error:

@@ -42,6 +42,18 @@ def certificate(key: ObjectKey, secret: Secret) -> Certificate:
     """
     if secret.type != TLS_SECRET_TYPE:
         raise RejectError(Reason.UNSUPPORTED, f"type is {secret.type[:80]!r}: only {TLS_SECRET_TYPE} holds a certificate")
+    try:
+        return _read(key, secret)
+    except RejectError:
+        raise
+    except Exception as error:  # cryptography raises more than it documents (InvalidVersion, say); its messages quote what was read
+        raise RejectError(
+            Reason.INVALID_CERTIFICATE,
+            f"data[{TLS_CERT}] or data[{TLS_KEY}] cannot be read ({type(error).__name__}): issue it anew",
+        ) from None
+
+
+def _read(key: ObjectKey, secret: Secret) -> Certificate:
     chain = _chain(_entry(secret, TLS_CERT, CHAIN_BYTES_MAX))
     private = _private_key(_entry(secret, TLS_KEY, KEY_BYTES_MAX))
     chain = _leaf_first(chain, private)
