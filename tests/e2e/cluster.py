@@ -207,10 +207,10 @@ class Cluster:
         return http_connection(self.net, NODE_IP, self.ats.https_port, tls=tls, server_name=host)
 
     def endpoints(self) -> list[str]:
-        """Every endpoint of the namespace's services in the table, ADDR:PORT, sorted."""
+        """Every endpoint of the namespace's services that gets new requests, ADDR:PORT, sorted; not those that drain."""
         services = self.ats.admin("/dump").json()["services"]
         mine = (found for name, found in services.items() if name.startswith(f"{self.namespace}/") and isinstance(found, list))
-        return sorted({endpoint for found in mine for endpoint in found})
+        return sorted({endpoint for found in mine for endpoint in found if not endpoint.endswith(" draining")})
 
     def await_endpoints(self, endpoints: Iterable[str]) -> None:
         """Wait until the namespace's services have just these, ADDR:PORT."""
