@@ -264,6 +264,7 @@ def test_writing_that_fails_costs_a_line(build: Build, backends: Backends) -> No
         site.state.write_text("")
         site.ats.allow(IGNORED)
         site.ats.allow("could not be written")
+        site.ats.allow("session.key holds no key of session cookies")
         site.ats.start()
         site.ats.await_ready()
         processes.await_condition("counted", lambda: site.ats.counter("atsk8s_state_saves_total", result="failed") >= 1)

@@ -161,7 +161,7 @@ def test_dump_is_json_for_programs(manifests: Path, capsys: pytest.CaptureFixtur
         (["explain", "nonsense", "--manifests", "/"], "no URL with a host"),
         (["dump", "--admin", "127.0.0.1:1"], "--admin"),
         (["dump", "--state", "/nonexistent"], "No such file"),
-        (["dump", "--state", "/etc/hostname"], "no last good state"),
+        (["dump", "--state", "/etc/passwd"], "no last good state"),
         (["check", "/nonexistent", "--option", "tenancy=loose"], "--tenancy"),
     ],
 )
