@@ -136,7 +136,7 @@ def from_token(server: str, token: str = "", ca_file: str = "") -> Credentials:
     for file in files:
         read_file(file, "CA file")
     return Credentials(
-        server=server.rstrip("/"),
+        server=url.scheme + server[len(url.scheme) :].rstrip("/"),
         authorization=f"Bearer {token}" if token else "",
         tls=_tls_context(ca_file=ca_file, what="CA file") if url.scheme == "https" else None,
         origin="TS_SERVER",
@@ -192,7 +192,7 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
     _check_header(named.authorization, f"{what}: the user's token")
     is_local = url.hostname in ("localhost", "::1") or url.hostname.startswith("127.")
     return Credentials(
-        server=named.server,
+        server=url.scheme + named.server[len(url.scheme) :],  # in lower case, as urlsplit has it
         authorization=named.authorization,
         tls=tls,
         tls_server_name=named.tls_server_name,
