@@ -369,6 +369,10 @@ end
 local client_request = message_of("client_request", "get_headers get_url get_pristine_url get_url_host get_url_port get_url_scheme get_uri "
   .. "get_uri_args get_uri_params get_method get_body_size get_version get_header_size get_ssl_reused get_ssl_cipher get_ssl_protocol "
   .. "get_ssl_curve")
+-- The URL has the scheme of the rule's target by now; who asks means the client's.
+client_request.get_url_scheme = function()
+  return match(real.client_request.get_pristine_url() or "", "^(%a+)://")
+end
 client_request.client_addr = sealed(calls(real.client_request.client_addr, "get_ip get_port get_addr get_incoming_port"))
 for _, name in ipairs({ "set_uri", "set_uri_args" }) do
   local set = real.client_request[name]
