@@ -19,9 +19,9 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 def exposition(controller: Controller, counters: Counters, saves: Callable[[], Saves] | None) -> bytes:
     """Every metric of `metrics`, as they stand now."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(controller, counters, saves))
-    return generate_latest(registry)
+    collectors = CollectorRegistry(auto_describe=False)
+    collectors.register(_Collector(controller, counters, saves))
+    return generate_latest(collectors)
 
 
 class _Collector:

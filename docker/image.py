@@ -41,7 +41,8 @@ PULL_TIMEOUT_S = 180
 BASE_MAX_AGE_S = 14 * 86400  # then it is made again: its packages age
 CAP_SYS_RESOURCE = 24  # linux/capability.h
 
-_PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "cert")
+# Where pip puts things, or which Python it serves, on this machine alone; all its other settings hold in the build too.
+_PIP_PLACES = ("cache-dir", "config-file", "log", "prefix", "python", "root", "src", "target", "user")
 
 
 class ImageError(RuntimeError):
@@ -254,7 +255,7 @@ def build_secrets(directory: Path) -> Iterator[list[str]]:
 
 
 def pip_settings(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the host's pip settings that decide where packages come from, in pip's own order: files, then PIP_*."""
+    """Return pip's settings on this machine, in pip's own order: files, then PIP_*.  What they are is between pip and its user."""
     home = Path(env.get("HOME") or "/nonexistent")
     files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
     if named := env.get("PIP_CONFIG_FILE"):
@@ -264,15 +265,13 @@ def pip_settings(env: Mapping[str, str]) -> dict[str, str]:
         with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
             parser.read(file, encoding="utf-8")
     found: dict[str, str] = {}
-    for key in _PIP_KEYS:
-        for section in ("global", "install"):
-            if parser.has_option(section, key):
-                found[key] = parser.get(section, key)
-        if value := env.get("PIP_" + key.upper().replace("-", "_")):
-            found[key] = value
-    if "timeout" not in found and (value := env.get("PIP_DEFAULT_TIMEOUT")):
-        found["timeout"] = value
-    return found
+    for section in ("global", "install"):
+        if parser.has_section(section):
+            found.update(parser.items(section))
+    for name, value in env.items():
+        if name.startswith("PIP_") and value:
+            found[name.removeprefix("PIP_").lower().replace("_", "-")] = value
+    return {key: value for key, value in found.items() if key not in _PIP_PLACES}
 
 
 def build(tool: Tool, *, base_image: str, tag: str, context: Path = CHECKOUT, fresh: bool = False) -> None:

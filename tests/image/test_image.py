@@ -565,7 +565,7 @@ def _run_to_its_end(podman: list[str], image: str, *arguments: str, options: Seq
 
 def test_pip_settings_come_in_pips_own_order(tmp_path: Path) -> None:
     (tmp_path / ".pip").mkdir()
-    (tmp_path / ".pip/pip.conf").write_text("[global]\nproxy = http://one.test:1\ntimeout = 7\nno-input = true\n")
+    (tmp_path / ".pip/pip.conf").write_text("[global]\nproxy = http://one.test:1\ntimeout = 7\nno-input = true\ntarget = /x\n")
     named = tmp_path / "named.conf"
     named.write_text("[install]\ntrusted-host = files.test\n[global]\nproxy = http://two.test:2\n")
     env = {"HOME": str(tmp_path), "PIP_CONFIG_FILE": str(named), "PIP_TIMEOUT": "9"}
@@ -575,7 +575,8 @@ def test_pip_settings_come_in_pips_own_order(tmp_path: Path) -> None:
     assert found["proxy"] == "http://two.test:2"
     assert found["trusted-host"] == "files.test"
     assert found["timeout"] == "9"
-    assert "no-input" not in found
+    assert found["no-input"] == "true", "whatever it is called"
+    assert "target" not in found, "a place on this machine"
 
 
 def test_mirror_is_the_first_of_the_machines_sources() -> None:
