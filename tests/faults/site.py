@@ -61,7 +61,7 @@ class Traffic:
             fault.count(result.n_ok, {f"{name}: {what}": n for what, n in result.failures.items()})
             told = "".join(f"\n    {dict(one)}" for one in result.told[:5])
             print(
-                f"{name}: {result.n_ok} ok, {result.n_failed} failed, {result.n_connections} connections, "
+                f"{name}: {result.n_ok} ok, {result.n_failed} failed, {result.n_connections} connections ({result.n_closed_idle} closed idle), "
                 f"p99 {result.p99_ms} ms, longest {result.max_ms} ms{told}"
             )
 

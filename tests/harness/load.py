@@ -47,7 +47,8 @@ class Result:
     told: Sequence[Mapping[str, Any]] = field(repr=False)  # the first failures, one by one
     elapsed_s: float
     final: bool = False
-    n_going_away: int = 0  # WebSockets that the pod ended in order
+    n_going_away: int = 0  # connections that the other side ended in order while a request was on its way
+    n_closed_idle: int = 0  # connections that the other side closed between two requests
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0

@@ -48,6 +48,7 @@ class Tally:
     n_ok: int = 0
     n_connections: int = 0
     n_going_away: int = 0
+    n_closed_idle: int = 0
     failures: dict[str, int] = dataclasses.field(default_factory=dict)
     told: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     latencies_ms: list[float] = dataclasses.field(default_factory=list)
@@ -70,6 +71,7 @@ class Tally:
             "n_ok": self.n_ok,
             "n_connections": self.n_connections,
             "n_going_away": self.n_going_away,
+            "n_closed_idle": self.n_closed_idle,
             "failures": self.failures,
             "told": self.told if final else self.told[:FAILURES_MEANWHILE_MAX],
             "elapsed_s": round(time.monotonic() - self.started_s, 3),
@@ -110,6 +112,9 @@ class Client(abc.ABC):
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(self._plan["timeout_s"]):
+                    if self.was_closed_idle():
+                        self._tally.n_closed_idle += 1
+                        self.close()
                     if self._writer is None or (self._tls is not None and request["host"] != self._host):
                         self.close()
                         await self._connect(request)
@@ -174,6 +179,11 @@ class Client(abc.ABC):
             raise FailureError(f"status {status}", body[:200].decode("latin-1"))
         if request["app"] is not None and app != request["app"]:
             raise FailureError("wrong app", f"expected {request['app']}, got {app}")
+
+    def was_closed_idle(self) -> bool:
+        """Has the other side closed the connection since the last answer?  It may at any time (RFC 9112 section 9.5), and clients look
+        before they send; what it closes after that is a failure."""
+        return self._writer is not None and self._reader.at_eof()
 
     async def opened(self, request: dict[str, Any]) -> None:  # noqa: B027  # HTTP/1.1 has nothing to say first
         """Begin on a new connection."""
@@ -291,6 +301,10 @@ class Http2Client(Client):
 
 class WebSocketClient(Client):
     """A WebSocket (RFC 6455) that stays open; a request is a frame and its echo."""
+
+    def was_closed_idle(self) -> bool:
+        """Never in order: it ends by a Close frame."""
+        return False
 
     async def opened(self, request: dict[str, Any]) -> None:
         assert self._writer is not None
