@@ -1,6 +1,6 @@
 """Names, types, labels and help of every metric: one table, which the exposition and docs/metrics.md are made from.
 
-The first block is counted in C (plugin_c/stats.h; a lint test holds the two equal), the rest is read from the controller when
+The first block is counted in C (plugin_c/controller/stats.h; a lint test holds the two equal), the rest is read from the controller when
 somebody asks.  Units are in the names: seconds, bytes, total.
 """
 

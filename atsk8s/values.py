@@ -12,7 +12,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 DAY_MS: Final = 24 * 3600 * 1000
 TIMEOUT_MS_MAX: Final = 30 * DAY_MS  # fits 32 bits, and no connection lasts longer
 CONNECT_TIMEOUT_MS_MAX: Final = 600_000
-TRIES_MAX: Final = 8  # ATSK_RETRY_TRIES_MAX of plugin_c/atsk_format.h
+TRIES_MAX: Final = 8  # ATSK_RETRY_TRIES_MAX of plugin_c/blob/atsk_format.h
 
 NAME_CHARS_MAX: Final = 253  # of a node, RFC 1123; a label's value is shorter
 

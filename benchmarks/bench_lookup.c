@@ -7,7 +7,7 @@
  *                                      tool that counts instructions (benchmarks/lookup.py: callgrind)
  */
 #include "../tests/c/staging.h"
-#include "match.h"
+#include "table/match.h"
 
 #include <inttypes.h>
 #include <malloc.h>

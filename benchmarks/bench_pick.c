@@ -5,9 +5,9 @@
  * Usage: bench_pick [--quick]
  */
 #include "../tests/c/staging.h"
-#include "affinity.h"
-#include "endpoints.h"
-#include "retire.h"
+#include "endpoints/affinity.h"
+#include "endpoints/endpoints.h"
+#include "base/retire.h"
 
 #include <malloc.h>
 #include <stdbool.h>

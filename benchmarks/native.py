@@ -44,7 +44,7 @@ def program(name: str, *, libraries: Sequence[str] = (), with_core: bool = False
         sources += [source for source in compiler.sources() if compiler.is_host_independent(source)]
         flags += ["-iquote", str(compiler.PLUGIN_C)]  # not -I: a header there may be named as one of the system is
         libraries = [*libraries, *compiler.LIBRARIES]
-        for header in sorted(compiler.PLUGIN_C.glob("*.h")):
+        for header in sorted(compiler.PLUGIN_C.rglob("*.h")):
             digest.update(header.read_bytes())
     for source in sources:
         digest.update(source.read_bytes())

@@ -19,8 +19,8 @@ MODULE = "_atsk8s"
 PRELUDE = """
 #include <stddef.h>
 #include <stdint.h>
-#include "atsk_base.h"
-#include "bridge.h"
+#include "base/atsk_base.h"
+#include "controller/bridge.h"
 """
 # Runs once, inside traffic_server, before the first callback: it attaches atsk_controller_main.
 START = "import atsk8s.bridge.callbacks\n"
@@ -28,10 +28,10 @@ START = "import atsk8s.bridge.callbacks\n"
 
 def write(plugin_c: Path, out: Path) -> None:
     """Write both files; bytes change only with bridge.h, bridge_callbacks.h or cffi."""
-    bridge = (plugin_c / "bridge.h").read_text(encoding="utf-8")
-    callbacks = (plugin_c / "bridge_callbacks.h").read_text(encoding="utf-8")
+    bridge = (plugin_c / "controller/bridge.h").read_text(encoding="utf-8")
+    callbacks = (plugin_c / "controller/bridge_callbacks.h").read_text(encoding="utf-8")
     statuses = re.search(
-        r"^enum atsk_status \{.*?^\};", (plugin_c / "atsk_base.h").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        r"^enum atsk_status \{.*?^\};", (plugin_c / "base/atsk_base.h").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
     if statuses is None:
         raise SystemExit("atsk_base.h: no enum atsk_status, which Python reads as lib.ATSK_*")

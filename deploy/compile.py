@@ -1,4 +1,4 @@
-"""The build: plugin_c/*.c and the cffi code into libatsk8s.so, both plugins, and an importable core for tests.
+"""The build: the C of plugin_c/ and the cffi code into libatsk8s.so, both plugins, and an importable core for tests.
 
 Everything lands in the cache directory under a name that is a hash of what it is made of: an unchanged tree builds nothing, a
 changed file compiles itself, and a running server never sees its files change.  Nothing of it is read from the checkout at run
@@ -101,11 +101,11 @@ class Build:
 
 def sources() -> list[Path]:
     """Return every C file of the product, sorted."""
-    return sorted(PLUGIN_C.glob("*.c"))
+    return sorted(PLUGIN_C.rglob("*.c"))
 
 
 def includes(path: Path, *, seen: frozenset[str] = frozenset()) -> set[str]:
-    """Return what `path` includes, directly or through our own headers: "trie.h", "ts/ts.h", "Python.h", ..."""
+    """Return what `path` includes, directly or through our own headers: "table/trie.h", "ts/ts.h", "Python.h", ..."""
     found: set[str] = set()
     for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', path.read_text(encoding="utf-8"), re.MULTILINE):
         found.add(name)
@@ -190,7 +190,7 @@ def _digest(venv: Path) -> str:
     """Return the name of the build that the present files make."""
     digest = hashlib.sha256()
     parts = [
-        *sorted(PLUGIN_C.glob("*.[ch]")),
+        *sorted(PLUGIN_C.rglob("*.[ch]")),
         *sorted(PACKAGE.rglob("*.py")),
         CHECKOUT / "deploy/bindings.py",
         SNIPPETS,
@@ -268,8 +268,10 @@ def _compile(source: Path, flags: Sequence[str]) -> Path:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        # Debug information and assertions name plugin_c/x.c, wherever the checkout and the cache are.
-        mapped = [f"-ffile-prefix-map={CHECKOUT}/=", f"-ffile-prefix-map={source.parent}=plugin_c"]
+        # Debug information and assertions name plugin_c/table/trie.c, wherever the checkout and the cache are.
+        mapped = [
+            f"-ffile-prefix-map={CHECKOUT}/=" if source.is_relative_to(CHECKOUT) else f"-ffile-prefix-map={source.parent}=generated"
+        ]
         _run(["gcc", *flags, *mapped, "-c", str(source), "-o", str(aside)], f"gcc {source.name}")
         aside.replace(path)
     os.utime(path)

@@ -1,9 +1,9 @@
 /* kubernetes_remap.so: one @plugin of a remap.config line.  Wiring only, and no state: ATS loads copies of this file, while
  * libatsk8s.so, which both plugins share, is loaded once. */
-#include "ats.h"
-#include "host.h"
-#include "pyhost.h"
-#include "txn.h"
+#include "hooks/ats.h"
+#include "process/host.h"
+#include "process/pyhost.h"
+#include "hooks/txn.h"
 
 #include <stdio.h>
 

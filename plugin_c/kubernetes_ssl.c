@@ -1,8 +1,8 @@
 /* kubernetes_ssl.so: one plugin.config line.  Wiring only: everything is in libatsk8s.so, which both plugins share. */
-#include "ats.h"
-#include "host.h"
-#include "pyhost.h"
-#include "tls.h"
+#include "hooks/ats.h"
+#include "process/host.h"
+#include "process/pyhost.h"
+#include "hooks/tls.h"
 
 #include <stdio.h>
 

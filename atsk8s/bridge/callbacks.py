@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 # A thread that decodes a long list gives the interpreter up this often [s]; the controller's wake-up waits no longer for it.
 SWITCH_INTERVAL_S: Final = 0.001
-OK: Final = 0  # enum atsk_status of plugin_c/atsk_base.h
+OK: Final = 0  # enum atsk_status of plugin_c/base/atsk_base.h
 E_PYTHON: Final = -11
 E_ENDED: Final = -14
 

@@ -33,7 +33,7 @@ from atsk8s.probes.targets import Verdict
 
 _log = logging.getLogger(__name__)
 
-# enum atsk_status of plugin_c/atsk_base.h: what a refusal is called.
+# enum atsk_status of plugin_c/base/atsk_base.h: what a refusal is called.
 _STATUS: Final = {
     -1: "out of memory",
     -2: "layout",

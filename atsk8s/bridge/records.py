@@ -1,4 +1,4 @@
-"""Traffic Server's records, through the core (plugin_c/ats_records.h)."""
+"""Traffic Server's records, through the core (plugin_c/controller/ats_records.h)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _NAME: Final = re.compile(r"proxy\.config(?:\.[A-Za-z0-9_]{1,64}){1,8}", re.ASCI
 
 @unique
 class RecordType(IntEnum):
-    """enum atsk_record_type of plugin_c/ats_records.h."""
+    """enum atsk_record_type of plugin_c/controller/ats_records.h."""
 
     INT = 1
     FLOAT = 2

@@ -1,6 +1,6 @@
 """The slow, obvious reader of a blob: oracle of the C reader, and what dumps are made with.
 
-It trusts nothing: every offset, count, index, order and reserved field is looked at, as plugin_c/vhost.c does.
+It trusts nothing: every offset, count, index, order and reserved field is looked at, as plugin_c/blob/vhost.c does.
 """
 
 from __future__ import annotations

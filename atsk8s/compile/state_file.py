@@ -1,6 +1,6 @@
 """The slow, obvious reader of the last good state: for the offline tools, which ask what a server would serve from it.
 
-It reads hostile bytes, as plugin_c/state.c does, and by the same layout (plugin_c/state_format.h).  Services and certificates have
+It reads hostile bytes, as plugin_c/controller/state.c does, and by the same layout (plugin_c/controller/state_format.h).  Services and certificates have
 numbers there and no names, which is all that a table needs; they are shown by their numbers.
 """
 
@@ -178,7 +178,7 @@ def _require(holds: bool, what: str) -> None:
 
 
 def siphash_1_3(data: bytes | memoryview, k0: int, k1: int) -> int:
-    """plugin_c/siphash.h.  Some 5 MB/s here, which is enough for a tool."""
+    """plugin_c/base/siphash.h.  Some 5 MB/s here, which is enough for a tool."""
     v0, v1, v2, v3 = k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573
     whole = len(data) // 8 * 8
     last = (len(data) & 0xFF) << 56 | int.from_bytes(data[whole:], "little")

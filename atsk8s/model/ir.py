@@ -30,7 +30,7 @@ class PathMatchKind(IntEnum):
 
 @unique
 class Place(IntEnum):
-    """Where a virtual host or a TLS policy stands in a listener; the integers are `enum atsk_vhost_place` of plugin_c/publish.h."""
+    """Where a virtual host or a TLS policy stands in a listener; the integers are `enum atsk_vhost_place` of plugin_c/table/publish.h."""
 
     EXACT = 0
     WILDCARD = 1
@@ -130,7 +130,7 @@ class Rule:
     """One path of one virtual host and where it leads.
 
     `object` is the key of the object that the rule comes from.  No backend means that the object names nothing that can serve
-    (a resource backend, say): such a rule answers 503.  `path` is normalised as plugin_c/request.h does, starts with "/", and for
+    (a resource backend, say): such a rule answers 503.  `path` is normalised as plugin_c/table/request.h does, starts with "/", and for
     a PREFIX other than "/" has no trailing slash; `path_as_written` is what the object has.  `policies` are sorted by kind, no
     kind twice; rules of one object share one tuple.
     """

@@ -1,4 +1,4 @@
-"""The normalised view of a host and of a path, written to be obviously right and not fast: the twin of plugin_c/request.c.
+"""The normalised view of a host and of a path, written to be obviously right and not fast: the twin of plugin_c/table/request.c.
 
 Rules are normalised by this when they are compiled, requests by C when they arrive; a property test holds the two equal.
 """

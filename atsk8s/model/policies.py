@@ -1,7 +1,7 @@
 """Policies: what a rule does with a request beside sending it to a backend.  Typed, immutable, free of Kubernetes and of bytes.
 
 A policy says only what its object says: a field that is None (or a kind that is missing) means what the options say.  The
-integers of the enums, and the bounds, are those of plugin_c/atsk_format.h; a lint test holds them equal.
+integers of the enums, and the bounds, are those of plugin_c/blob/atsk_format.h; a lint test holds them equal.
 """
 
 from __future__ import annotations

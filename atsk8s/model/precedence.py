@@ -42,7 +42,7 @@ def segments_of(rule: Rule) -> list[str]:
 
 
 def endpoint_order(endpoint: Endpoint) -> tuple[int, bytes, int]:
-    """IPv4 before IPv6, then by address, then by port: what plugin_c/endpoints.h asks for."""
+    """IPv4 before IPv6, then by address, then by port: what plugin_c/endpoints/endpoints.h asks for."""
     return len(endpoint.addr), endpoint.addr, endpoint.port
 
 

@@ -4,7 +4,7 @@
 --   ... @plugin=kubernetes_remap.so ... @plugin=tslua.so @pparam=--states=N @pparam=/PREFIX/lib/snippets.lua
 --
 -- It is the same for everybody and holds nobody's data: what is to run comes from the routing table of libatsk8s.so, through FFI
--- (plugin_c/snippets.h).  Snippets are strangers' programs, so what they get is made here by hand: values and functions that reach neither
+-- (plugin_c/hooks/snippets.h).  Snippets are strangers' programs, so what they get is made here by hand: values and functions that reach neither
 -- the process nor another snippet.  A table that several snippets can reach is never handed out, but a userdata in front of it, which neither
 -- rawset nor table.insert can change.  docs/snippets.md is the specification.
 

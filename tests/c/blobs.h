@@ -3,8 +3,8 @@
 #ifndef ATSK_TESTS_BLOBS_H
 #define ATSK_TESTS_BLOBS_H
 
-#include "atsk_base.h"
-#include "atsk_format.h"
+#include "base/atsk_base.h"
+#include "blob/atsk_format.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

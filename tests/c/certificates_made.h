@@ -2,7 +2,7 @@
 #ifndef ATSK_TESTS_CERTIFICATES_MADE_H
 #define ATSK_TESTS_CERTIFICATES_MADE_H
 
-#include "atsk_base.h"
+#include "base/atsk_base.h"
 
 #include <openssl/evp.h>
 #include <openssl/rsa.h>

@@ -22,33 +22,33 @@ PLUGIN_C = CHECKOUT / "plugin_c"
 CORE = tuple(
     PLUGIN_C / f"{name}.c"
     for name in (
-        "request",
-        "policies",
-        "vhost",
-        "trie_nodes",
-        "trie",
-        "affinity",
-        "affinity_key",
-        "health",
-        "balance",
-        "endpoint_set",
-        "endpoints",
-        "certificates",
-        "records",
-        "places",
-        "publish",
-        "match",
-        "stats",
-        "retry_budget",
-        "client_limits",
-        "timeouts",
-        "grpc",
-        "treatment",
-        "defaults",
-        "options",
-        "ats_records",
-        "state",
-        "state_save",
+        "table/request",
+        "blob/policies",
+        "blob/vhost",
+        "table/trie_nodes",
+        "table/trie",
+        "endpoints/affinity",
+        "endpoints/affinity_key",
+        "endpoints/health",
+        "endpoints/balance",
+        "endpoints/endpoint_set",
+        "endpoints/endpoints",
+        "table/certificates",
+        "table/records",
+        "table/places",
+        "table/publish",
+        "table/match",
+        "controller/stats",
+        "policy/retry_budget",
+        "policy/client_limits",
+        "policy/timeouts",
+        "policy/grpc",
+        "policy/treatment",
+        "policy/defaults",
+        "process/options",
+        "controller/ats_records",
+        "controller/state",
+        "controller/state_save",
     )
 )
 FLAGS = (
@@ -93,7 +93,7 @@ def compiler_version(compiler: str) -> str:
 
 
 def _headers(directories: Sequence[Path]) -> list[Path]:
-    return sorted(header for directory in directories for header in directory.glob("*.[ch]"))
+    return sorted(header for directory in directories for header in directory.rglob("*.[ch]"))
 
 
 def program(

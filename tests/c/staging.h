@@ -2,9 +2,9 @@
 #ifndef ATSK_TESTS_STAGING_H
 #define ATSK_TESTS_STAGING_H
 
-#include "atsk_format.h"
+#include "blob/atsk_format.h"
 #include "blobs.h"
-#include "publish.h"
+#include "table/publish.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Tags and cookies: SipHash's own vector, texts there and back, hostile Cookie fields. */
-#include "affinity.h"
+#include "endpoints/affinity.h"
 #include "tap.h"
 
 static bool

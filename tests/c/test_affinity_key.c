@@ -1,6 +1,6 @@
 /* Where the key of affinity comes from: the operator's file, the state directory's, chance. */
-#include "affinity.h"
-#include "affinity_key.h"
+#include "endpoints/affinity.h"
+#include "endpoints/affinity_key.h"
 #include "tap.h"
 
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 /* flags: -rdynamic -Wno-missing-prototypes
  * Records, over functions that stand in for Traffic Server's under its mangled names: what is asked first, how values and their absence
  * come and go, and which lock is held while a record is set. */
-#include "ats_records.h"
+#include "controller/ats_records.h"
 #include "tap.h"
 
 #include <errno.h>

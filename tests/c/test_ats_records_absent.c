@@ -1,5 +1,5 @@
 /* A process that exports no record functions: nothing is called, and the reason is a line that names what is missing. */
-#include "ats_records.h"
+#include "controller/ats_records.h"
 #include "tap.h"
 
 int

@@ -1,9 +1,9 @@
 /* Who gets how much: every algorithm with and without weights, draining and ejected endpoints, affinity, bounded load; what moves when an
  * endpoint leaves.  Bounds are six standard deviations wide, so that a seed in a hundred million fails by chance. */
-#include "balance.h"
-#include "affinity.h"
-#include "endpoint_layout.h"
-#include "endpoints.h"
+#include "endpoints/balance.h"
+#include "endpoints/affinity.h"
+#include "endpoints/endpoint_layout.h"
+#include "endpoints/endpoints.h"
 #include "staging.h"
 #include "tap.h"
 

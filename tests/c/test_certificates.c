@@ -1,7 +1,7 @@
 /* Certificates: what is refused and why, what a TLS connection is given, rotation, and a silent error queue. */
-#include "certificates.h"
+#include "table/certificates.h"
 #include "certificates_made.h"
-#include "retire.h"
+#include "base/retire.h"
 #include "tap.h"
 
 #include <openssl/err.h>

@@ -1,5 +1,5 @@
 /* Who a request comes from: peers, chains of trusted proxies, and what clients write to be somebody else. */
-#include "../../plugin_c/client.c" /* with settings of this test's own */
+#include "../../plugin_c/hooks/client.c" /* with settings of this test's own */
 #include "tap.h"
 
 /* controller.c's, over what it stands on */

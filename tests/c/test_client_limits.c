@@ -1,5 +1,5 @@
 /* Limits: buckets, concurrency, clients apart from each other, tables that never grow, and what is taken is given back. */
-#include "client_limits.h"
+#include "policy/client_limits.h"
 #include "tap.h"
 
 #include <pthread.h>

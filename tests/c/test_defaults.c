@@ -1,5 +1,5 @@
 /* The options' numbers: each range, and what they mean to the request path. */
-#include "defaults.h"
+#include "policy/defaults.h"
 #include "tap.h"
 
 static const struct atsk_default_numbers sane = {

@@ -1,8 +1,8 @@
 /* Services by themselves: picks, turns, what survives a change of endpoints, hostile records, failing allocations.  Who is chosen is
  * test_balance.c's. */
-#include "endpoints.h"
+#include "endpoints/endpoints.h"
 #include "staging.h"
-#include "retire.h"
+#include "base/retire.h"
 #include "tap.h"
 
 /* A new set of endpoints `first`..`first` + n - 1, swapped in; what it replaced is reclaimed at once: there are no readers. */

@@ -1,5 +1,5 @@
 /* Which content types are gRPC. */
-#include "grpc.h"
+#include "policy/grpc.h"
 #include "tap.h"
 
 int

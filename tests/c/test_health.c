@@ -1,7 +1,7 @@
 /* Passive health by itself: when an endpoint is ejected, for how long, what brings it back, and when too many are. */
-#include "endpoint_layout.h"
-#include "endpoints.h"
-#include "health.h"
+#include "endpoints/endpoint_layout.h"
+#include "endpoints/endpoints.h"
+#include "endpoints/health.h"
 #include "staging.h"
 #include "tap.h"
 

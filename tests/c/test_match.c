@@ -1,5 +1,5 @@
 /* From host and path to rule: exact, wildcard, host-less, fallback, listeners; path misses; weights. */
-#include "match.h"
+#include "table/match.h"
 #include "staging.h"
 #include "tap.h"
 

@@ -1,5 +1,5 @@
 /* Options before Python: which text counts, and which differences make another digest. */
-#include "options.h"
+#include "process/options.h"
 #include "tap.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))

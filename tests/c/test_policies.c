@@ -1,8 +1,8 @@
 /* Policies of a blob: views of good ones, every field of every record spoilt in turn, random damage under the sanitizers. */
-#include "policies.h"
+#include "blob/policies.h"
 #include "policy_blobs.h"
 #include "tap.h"
-#include "vhost.h"
+#include "blob/vhost.h"
 
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
 /* Commits: what is visible when, what is refused, what abort undoes, and every allocation made to fail in turn. */
-#include "match.h"
+#include "table/match.h"
 #include "staging.h"
 #include "tap.h"
 

@@ -1,5 +1,5 @@
 /* Host and path normalisation, one line of the contract at a time, then properties over random bytes. */
-#include "request.h"
+#include "table/request.h"
 #include "tap.h"
 
 static void

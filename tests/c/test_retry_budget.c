@@ -1,5 +1,5 @@
 /* The retry budget: a share of the requests and a floor, a second at a time, exact between threads. */
-#include "retry_budget.h"
+#include "policy/retry_budget.h"
 #include "tap.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* Snippets on C's side: an offer is its own transaction's, once; what is logged; and the bounds of a run, with the LuaJIT that tslua.so has. */
-#include "../../plugin_c/snippets.c" /* with a log of this test's own */
+#include "../../plugin_c/hooks/snippets.c" /* with a log of this test's own */
 #include "tap.h"
 
 static char logged[2048];

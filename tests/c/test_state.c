@@ -1,9 +1,9 @@
 /* The last good state: what is written is served again; whatever is wrong with a file gives it up as a whole and harms nothing; a table
  * that supersedes it leaves nothing of it. */
 #include "certificates_made.h"
-#include "match.h"
+#include "table/match.h"
 #include "staging.h"
-#include "state.h"
+#include "controller/state.h"
 #include "tap.h"
 
 #include <dirent.h>

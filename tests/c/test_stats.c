@@ -1,5 +1,5 @@
 /* Counters: nothing is lost between threads, names are there. */
-#include "stats.h"
+#include "controller/stats.h"
 #include "tap.h"
 
 #include <pthread.h>

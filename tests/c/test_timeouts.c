@@ -1,6 +1,6 @@
 /* Time limits: a rule's word before the options', and units that never cut short. */
 #include "tap.h"
-#include "timeouts.h"
+#include "policy/timeouts.h"
 
 static const struct atsk_timeouts options = {.connect_ms = 5000, .read_ms = 300000, .send_ms = 60000, .request_ms = 0};
 

@@ -1,6 +1,6 @@
 /* What a rule's policies change of the options' treatment, each by itself. */
 #include "tap.h"
-#include "treatment.h"
+#include "policy/treatment.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* The persistent trie against a plain array, over random edits: the version at hand agrees, older versions stay as they were, an
  * edit that is dropped or runs out of memory leaves no trace.  Values are numbers dressed as pointers: the trie never follows them. */
 #include "tap.h"
-#include "trie.h"
+#include "table/trie.h"
 
 #define N_HOSTS 400
 #define N_VERSIONS 8

@@ -1,7 +1,7 @@
 /* Blob validation and matching: the rules of Ingress v1, every field spoilt in turn, and random damage under the sanitizers. */
 #include "blobs.h"
 #include "tap.h"
-#include "vhost.h"
+#include "blob/vhost.h"
 
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
 /* Bytes as a virtual host's blob: what validation accepts can be matched against and read, every part of it, without a step outside.
  * Input: one byte n, n bytes of path, the rest is the blob. */
-#include "policies.h"
+#include "blob/policies.h"
 #include "replay.h"
-#include "vhost.h"
+#include "blob/vhost.h"
 
 #include <stdlib.h>
 #include <string.h>

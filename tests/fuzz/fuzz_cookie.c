@@ -1,6 +1,6 @@
 /* Bytes as a Cookie field: what is found lies inside it, and is a pair's value of that name; and as a tag's text.
  * Input: one byte n, n bytes of name, the rest is the field. */
-#include "affinity.h"
+#include "endpoints/affinity.h"
 #include "replay.h"
 
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* Bytes as authority and path, parted by the first line feed: what is accepted is in normal form, no longer than what came in,
  * and its own normal form; and any bytes at all can be looked up in a host trie, as a server name is. */
 #include "replay.h"
-#include "request.h"
-#include "trie.h"
+#include "table/request.h"
+#include "table/trie.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Bytes as a last good state: staged as one commit, which is given up; nothing is ever published, whatever they say.  Input: the file,
  * whose checksum is not looked at, and whose length is put right, so that the fuzzer gets behind both. */
-#include "publish.h"
+#include "table/publish.h"
 #include "replay.h"
-#include "state.h"
+#include "controller/state.h"
 
 #include <stdlib.h>
 #include <string.h>

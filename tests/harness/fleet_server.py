@@ -1,4 +1,4 @@
-"""Pods that come, go and fail while they serve: one process, driven over its control address; backend_server.py does the talking.
+"""Pods that come, go and fail while they serve: one process, driven over its control address.
 
 `fleet_server.py --control ADDR:PORT` prints "ready".  Beyond the behaviours of backend_server.py a query may say:
   reset=head            TCP reset in the middle of the answer's header
@@ -13,36 +13,38 @@ The control address answers, besides what backend_server.py does:
   /terminate?pod=POD&accept_ms=N    what a pod does at SIGTERM: accept for N ms more, then close what is idle, end what is under
                         way, and send WebSockets a Close frame (1001, going away)
   /kill?pod=POD         reset every connection and be gone
-Runs by path, isolated; only the standard library and its neighbour.
+  /behave?pods=POD,POD&behaviour=QUERY    of several pods
+  /executions           how many ids POSTs came with (?id=ID), and how often the most frequent one did
+Only the standard library and its neighbours: it is run by path, isolated.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import signal
-import struct
 import sys
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import backend_server as base  # type: ignore[import-not-found,unused-ignore]
+from tests.harness import backend_connection
+from tests.harness.backend_pods import BACKLOG, Backend, Pod, split_address
+from tests.harness.backend_request import Request, parsed_behaviour
 
-GOING_AWAY = struct.pack("!H", 1001)  # RFC 6455 section 7.4.1
 CLOSE_TIMEOUT_S = 5.0  # for a client to answer the Close frame, and for an answer under way
 GARBAGE_BYTES = 300
 MAX_REMEMBERED_BODIES = 200_000
 
 
-class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
+class Connection(backend_connection.Connection):
     """A connection that can fail in more ways."""
 
-    def __init__(self, fleet: Fleet, pod: base.Pod, *, is_control: bool) -> None:
+    def __init__(self, fleet: Fleet, pod: Pod, *, is_control: bool) -> None:
         super().__init__(fleet, pod, is_control=is_control)
         self._fleet = fleet
         self._idle: asyncio.TimerHandle | None = None
@@ -54,22 +56,10 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
             self._idle = None
         super().data_received(data)
 
-    def go_away(self) -> None:
-        """End as a well-behaved server does at SIGTERM."""
-        if self._is_websocket:
-            self._transport.write(base.websocket_frame(0x88, GOING_AWAY))
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.close)
-        elif self.is_idle:
-            self._transport.close()
+    def _keeps(self, request: Request) -> bool:
+        return super()._keeps(request) and self._pod.name not in self._fleet.terminating
 
-    def abort(self) -> None:
-        """Reset."""
-        self._reset()
-
-    def _keeps(self, request: base.Request) -> bool:
-        return bool(super()._keeps(request)) and self._pod.name not in self._fleet.terminating
-
-    def _control_answer(self, request: base.Request) -> bool:
+    def _control_answer(self, request: Request) -> bool:
         """Answer what only a fleet knows; say whether it was that."""
         work = self._fleet.command(request)
         if work is None:
@@ -77,7 +67,7 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
 
         async def run() -> None:
             found = await work
-            self._write_whole(request, 200, base.json.dumps(found).encode(), "application/json")
+            self._write_whole(request, 200, json.dumps(found).encode(), "application/json")
             self._is_busy = False
             self.data_received(b"")
 
@@ -85,7 +75,7 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
         self._spawn(run())
         return True
 
-    def _answer(self, request: base.Request) -> None:
+    def _answer(self, request: Request) -> None:
         if self._is_control:
             if not self._control_answer(request):
                 super()._answer(request)
@@ -110,7 +100,7 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
         if self.is_idle and not self._transport.is_closing():
             self._transport.close()
 
-    async def _misbehave(self, request: base.Request) -> None:
+    async def _misbehave(self, request: Request) -> None:
         content, content_type = self._content(request)
         head = self._head(request, 200, content_type, f"Content-Length: {len(content)}", keep=True)
         if request.wants("garbage"):
@@ -120,7 +110,7 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
         if request.wants("reset") == "head":
             self._transport.write(head[: len(head) // 2])
             await asyncio.sleep(0.02)  # the bytes before the end must not be overtaken by it
-            self._reset()
+            self.abort()
             return
         match request.wants("hang"):
             case "head":
@@ -130,7 +120,7 @@ class Connection(base.Connection):  # type: ignore[misc,unused-ignore]
         await asyncio.Event().wait()  # until the connection is lost, which cancels us
 
 
-class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
+class Fleet(Backend):
     """Every pod, and what becomes of them."""
 
     def __init__(self) -> None:
@@ -145,7 +135,7 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
         if len(self.executions) < MAX_REMEMBERED_BODIES:
             self.executions[request_id] = self.executions.get(request_id, 0) + 1
 
-    def command(self, request: base.Request) -> Any:
+    def command(self, request: Request) -> Any:
         """The awaitable answer to a control request, None if it is none of ours."""
         name = request.wants("pod")
         match request.target.split("?")[0]:
@@ -167,7 +157,7 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
 
     async def _behave(self, names: list[str], behaviour: str) -> dict[str, str]:
         for name in names:
-            self.pods[name].behaviour = urllib.parse.parse_qs(behaviour, keep_blank_values=True)
+            self.pods[name].behaviour = parsed_behaviour(behaviour)
         return {}
 
     async def _executions(self) -> dict[str, int]:
@@ -175,7 +165,7 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
 
     async def _start(self, names: str, app: str, behaviour: str) -> dict[str, str]:
         for name in names.split(","):
-            self.pods[name] = base.Pod(app=app, name=name, behaviour=urllib.parse.parse_qs(behaviour, keep_blank_values=True))
+            self.pods[name] = Pod(app=app, name=name, behaviour=parsed_behaviour(behaviour))
             self.terminating.discard(name)
             await self._listen(name)
         return {}
@@ -185,7 +175,7 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
         if name not in self._servers:
             loop = asyncio.get_running_loop()
             self._servers[name] = await loop.create_server(
-                lambda: Connection(self, pod, is_control=False), *base.split_address(name), backlog=base.BACKLOG
+                lambda: Connection(self, pod, is_control=False), *split_address(name), backlog=BACKLOG
             )
         return {}
 
@@ -207,7 +197,7 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
         self.terminating.add(name)
         await self._refuse(name)
         for connection in list(pod.connections):
-            connection.go_away()
+            connection.go_away(timeout_s=CLOSE_TIMEOUT_S)
         deadline = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_S
         while pod.connections and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
@@ -229,8 +219,8 @@ class Fleet(base.Backend):  # type: ignore[misc,unused-ignore]
 async def serve(control: str) -> None:
     """Serve until SIGTERM."""
     fleet, loop = Fleet(), asyncio.get_running_loop()
-    pod = base.Pod(app="control", name=control, behaviour={})
-    await loop.create_server(lambda: Connection(fleet, pod, is_control=True), *base.split_address(control))
+    pod = Pod(app="control", name=control, behaviour={})
+    await loop.create_server(lambda: Connection(fleet, pod, is_control=True), *split_address(control))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -181,8 +181,8 @@ class Client(abc.ABC):
             raise FailureError("wrong app", f"expected {request['app']}, got {app}")
 
     def was_closed_idle(self) -> bool:
-        """Has the other side closed the connection since the last answer?  It may at any time (RFC 9112 section 9.5), and clients look
-        before they send; what it closes after that is a failure."""
+        """Has the other side closed the connection since the last answer?  It may at any time (RFC 9112 section 9.5), and clients
+        look before they send; what it closes after that is a failure."""
         return self._writer is not None and self._reader.at_eof()
 
     async def opened(self, request: dict[str, Any]) -> None:  # noqa: B027  # HTTP/1.1 has nothing to say first

@@ -276,7 +276,7 @@ def test_the_first_ancestors_access_list(ats: Ats) -> None:
 
 # Sets one record for ever, through the core's own function, with a callback that reads others: Traffic Server runs it every 3 s.
 SETTING = r"""
-#include "ats_records.h"
+#include "controller/ats_records.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,7 +313,7 @@ def test_setting_meets_the_callbacks_of_the_same_record(build: Build, tmp_path_f
         source, plugin, script = (directory.parent / name for name in ("setting.c", "setting.so", "asking.lua"))
         source.write_text(SETTING, encoding="ascii")
         script.write_text(ASKING, encoding="ascii")
-        core = compiler.PLUGIN_C / "ats_records.c"
+        core = compiler.PLUGIN_C / "controller/ats_records.c"
         command = ["cc", *compiler.compile_flags(), "-fvisibility=default", "-shared", "-o", plugin, source, core, "-lpthread"]
         subprocess.run(command, check=True)
         for file in (plugin, script):

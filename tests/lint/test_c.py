@@ -18,11 +18,18 @@ from deploy import compile as compiler
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN_C = compiler.PLUGIN_C
 BIN = Path(sys.executable).parent
-HEADERS = sorted(path.name for path in PLUGIN_C.glob("*.h") if path.name != "bridge_callbacks.h")  # cffi's, not C's
-SOURCES = sorted(path.name for path in PLUGIN_C.glob("*.c"))
+
+
+def name_of(path: Path) -> str:
+    """Return a file of plugin_c/ as our includes name it: table/trie.h."""
+    return str(path.relative_to(PLUGIN_C))
+
+
+HEADERS = sorted(name_of(path) for path in PLUGIN_C.rglob("*.h") if path.name != "bridge_callbacks.h")  # cffi's, not C's
+SOURCES = sorted(name_of(path) for path in PLUGIN_C.rglob("*.c"))
 # ATS 10's ts.h is C++ alone: whatever includes it must be both.
 HOST_FILES = sorted(
-    path.name for path in PLUGIN_C.glob("*.[ch]") if any(name.startswith("ts/") for name in compiler.includes(path))
+    name_of(path) for path in PLUGIN_C.rglob("*.[ch]") if any(name.startswith("ts/") for name in compiler.includes(path))
 )
 TEST_SOURCES = sorted(
     str(path.relative_to(CHECKOUT)) for folder in ("c", "torture", "fuzz") for path in (CHECKOUT / "tests" / folder).rglob("*.[ch]")
@@ -66,7 +73,7 @@ def test_clang_tidy_finds_nothing() -> None:
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_compiles_alone(header: str) -> None:
-    prelude = PRELUDE if header == "bridge.h" else ""
+    prelude = PRELUDE if header == "controller/bridge.h" else ""
     flags = [flag for flag in compiler.compile_flags() if not flag.startswith("-D_FORTIFY")]
     run(["gcc", *flags, "-fsyntax-only", "-x", "c", "-"], stdin=f'{prelude}#include "{header}"\nextern int not_empty;\n')
 

@@ -1,26 +1,16 @@
 """The layers of the C core: which file may include which, and who alone may know OpenSSL, liburcu, Python and Traffic Server.
 
-From the bottom up; a file includes its own layer's headers only where a line below says so:
+Folders from the bottom up (FOLDERS), and the files within each; a file includes its own layer's headers only where a line below says so:
 
-    atsk_format, atsk_base, retire, siphash, id_map
-    request, policies, affinity, endpoint_layout
-    vhost, health
-    trie_nodes, balance
-    endpoint_set
-    trie, endpoints, certificates
-    records
-    places
-    publish
-    match
-    retry_budget, client_limits, grpc, timeouts
-    treatment
-    defaults
-    stats, controller
-    client, snippets
-    admission, log_fields
-    preference | decision | attempts, deadlines, body_count
-    txn, tls and their other parts | state, bridge | ats_records, options, host, pyhost
-    kubernetes_remap, kubernetes_ssl
+    base        atsk_base, retire, siphash, id_map
+    blob        atsk_format | policies | vhost
+    endpoints   endpoint_layout, affinity | affinity_key, health | balance | endpoint_set | endpoints
+    table       request, trie_nodes, certificates | trie | records | places | publish | match
+    policy      retry_budget, client_limits, grpc, timeouts | treatment | defaults
+    controller  stats, ats_records | controller | state | state_save, bridge
+    hooks       client, snippets | respond, incoming, log_fields, admission ... | preference, attempts | decision | txn, tls
+    process     options | host | pyhost
+                kubernetes_remap, kubernetes_ssl
 """
 
 from __future__ import annotations
@@ -31,6 +21,8 @@ from pathlib import Path
 import pytest
 
 PLUGIN_C = Path(__file__).resolve().parents[2] / "plugin_c"
+
+FOLDERS = ("base", "blob", "endpoints", "table", "policy", "controller", "hooks", "process", ".")
 
 _BASE = ("atsk_base", "atsk_format")
 _TABLE = (*_BASE, "request", "vhost", "trie", "endpoints", "certificates", "publish", "match")
@@ -143,7 +135,7 @@ KEEPERS: dict[str, frozenset[str]] = {
     ),
 }
 
-FILES = sorted(path for path in PLUGIN_C.glob("*.[ch]") if path.name != "bridge_callbacks.h")
+FILES = sorted(path for path in PLUGIN_C.rglob("*.[ch]") if path.name != "bridge_callbacks.h")
 
 
 def included(path: Path) -> list[str]:
@@ -152,10 +144,32 @@ def included(path: Path) -> list[str]:
     return re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def ours_of(path: Path) -> list[str]:
+    """Return the stems of our own headers that a file includes itself: no two files of plugin_c/ share one."""
+    return [Path(name).stem for name in included(path) if (PLUGIN_C / name).is_file()]
+
+
+def test_names_are_of_one_file_each() -> None:
+    assert len(FILES) == len({path.name for path in FILES})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_folder_includes_only_folders_below(path: Path) -> None:
+    """A header of ours is named from plugin_c/ on, and stands in the file's own folder or in one below."""
+    height = FOLDERS.index(str(path.parent.relative_to(PLUGIN_C)))
+    wrong = []
+    for name in included(path):
+        if (PLUGIN_C / name).is_file():
+            wrong += [name] if FOLDERS.index(str(Path(name).parent)) > height else []
+        else:
+            wrong += [name] if (path.parent / name).is_file() else []
+    assert not wrong, f"{path.relative_to(PLUGIN_C)} includes {', '.join(wrong)}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_file_includes_only_what_its_layer_may(path: Path) -> None:
     assert path.stem in ALLOWED, f"{path.name} has no layer: give it a line in ALLOWED, and one in the drawing above"
-    ours = [name.removesuffix(".h") for name in included(path) if (PLUGIN_C / name).is_file()]
+    ours = ours_of(path)
     wrong = [name for name in ours if name != path.stem and name not in ALLOWED[path.stem]]
     assert not wrong, f"{path.name} includes {', '.join(wrong)}, which its layer may not know"
 
@@ -175,8 +189,7 @@ def test_layers_have_no_cycle() -> None:
     """
     graph: dict[str, list[str]] = {}
     for path in FILES:
-        below = [name.removesuffix(".h") for name in included(path) if (PLUGIN_C / name).is_file()]
-        graph.setdefault(path.stem, []).extend(stem for stem in below if stem != path.stem)
+        graph.setdefault(path.stem, []).extend(stem for stem in ours_of(path) if stem != path.stem)
     graph["controller"].remove("bridge")
     done: set[str] = set()
 
@@ -200,6 +213,6 @@ def test_own_header_comes_first() -> None:
         # Python.h must precede every other header; bridge.h is cffi's and needs types before it.
         if path.suffix == ".c" and own.is_file() and path.name != "bridge.c":
             names = [name for name in included(path) if name != "Python.h"]
-            if names[:1] != [own.name]:
+            if names[:1] != [str(own.relative_to(PLUGIN_C))]:
                 wrong.append(path.name)
     assert not wrong, f"own header not first: {', '.join(wrong)}"

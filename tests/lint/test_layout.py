@@ -16,10 +16,10 @@ from atsk8s.model import normalise, policies
 from atsk8s.model.ir import EndpointFlags, Place
 
 PLUGIN_C: Final = Path(__file__).resolve().parents[2] / "plugin_c"
-FORMAT_H: Final = (PLUGIN_C / "atsk_format.h").read_text()
-BASE_H: Final = (PLUGIN_C / "atsk_base.h").read_text()
-PUBLISH_H: Final = (PLUGIN_C / "publish.h").read_text()
-REQUEST_H: Final = (PLUGIN_C / "request.h").read_text()
+FORMAT_H: Final = (PLUGIN_C / "blob/atsk_format.h").read_text()
+BASE_H: Final = (PLUGIN_C / "base/atsk_base.h").read_text()
+PUBLISH_H: Final = (PLUGIN_C / "table/publish.h").read_text()
+REQUEST_H: Final = (PLUGIN_C / "table/request.h").read_text()
 
 WIDTHS: Final = {"uint8_t": "B", "uint16_t": "H", "uint32_t": "I", "uint64_t": "Q"}
 

@@ -43,7 +43,7 @@ def test_document_holds_the_table_of_the_code(name: str, what: str, table: str, 
 
 def test_counters_in_c_are_metrics_in_python() -> None:
     """ATSK_COUNTERS of stats.h and COUNTED_IN_C of metrics.py name the same families, labels and help."""
-    header = (CHECKOUT / "plugin_c/stats.h").read_text(encoding="utf-8")
+    header = (CHECKOUT / "plugin_c/controller/stats.h").read_text(encoding="utf-8")
     rows = re.findall(r'X\((\w+), "([^"]*)", "([^"]*)", "([^"]*)"\)', header)
     assert rows, "stats.h: no rows X(id, name, label, help) found"
     families: dict[str, tuple[bool, str]] = {}
@@ -57,7 +57,7 @@ def test_counters_in_c_are_metrics_in_python() -> None:
 def test_message_ids_are_documented_and_used_once() -> None:
     """Each ATSKnnnn of the code is a heading of docs/errors.md, and the other way round; a retired one says so there."""
     used: set[str] = set()
-    for path in (*CHECKOUT.glob("plugin_c/*.[ch]"), *CHECKOUT.glob("atsk8s/**/*.py")):
+    for path in (*CHECKOUT.glob("plugin_c/**/*.[ch]"), *CHECKOUT.glob("atsk8s/**/*.py")):
         used |= set(re.findall(r"\bATSK\d{4}\b", path.read_text(encoding="utf-8")))
     document = DOCS / "errors.md"
     if not used and not document.exists():

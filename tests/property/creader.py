@@ -18,14 +18,14 @@ from deploy import prerequisites
 
 ATSK_OK: Final = 0
 _PLUGIN_C: Final = prerequisites.CHECKOUT / "plugin_c"
-_SOURCES: Final = ("vhost.c", "policies.c", "request.c")
+_SOURCES: Final = ("blob/vhost.c", "blob/policies.c", "table/request.c")
 _FLAGS: Final = ("-std=c11", "-O1", "-g", "-fPIC", "-shared", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 
 # Structs by value across the boundary are wrapped: their layout is C's business.
 _GLUE: Final = """
 #include <string.h>
-#include "request.h"
-#include "vhost.h"
+#include "table/request.h"
+#include "blob/vhost.h"
 int reader_validate(const uint8_t *blob, size_t len) { return atsk_blob_validate((struct atsk_span){blob, len}); }
 int reader_match(const uint8_t *blob, size_t len, const char *path, size_t path_len, uint32_t *rule) {
   return atsk_blob_match((struct atsk_span){blob, len}, (struct atsk_str){path, path_len}, rule);
@@ -59,7 +59,7 @@ def build() -> Path:
     Raises:
         subprocess.CalledProcessError: the compiler failed.
     """
-    parts = [*(_PLUGIN_C / name for name in _SOURCES), *sorted(_PLUGIN_C.glob("*.h"))]
+    parts = [*(_PLUGIN_C / name for name in _SOURCES), *sorted(_PLUGIN_C.rglob("*.h"))]
     digest = hashlib.sha256(b"\0".join([_GLUE.encode(), *(part.read_bytes() for part in parts)])).hexdigest()[:16]
     directory = prerequisites.cache_dir() / "tests/creader"
     found = directory / f"{digest}.so"

@@ -8,7 +8,7 @@
  *
  * All three must be 0.  Usage: torture SECONDS READERS; prints one line of figures, and ends with 1 if one of them is not 0. */
 #include "certificates_made.h"
-#include "match.h"
+#include "table/match.h"
 #include "staging.h"
 
 #include <inttypes.h>

@@ -339,24 +339,27 @@ class EventWriter:
     def _write(self, subject: _Subject, problem: Problem, now: float) -> None:
         standing = self._standing[subject]
         pending = standing.problems[problem]
+        # First of all: should this end the thread, then what ended it is not what the next one begins with.
+        due_s, pending.due_s = pending.due_s, now + self._jitter(*REPEAT_S)
         try:
             is_new = self._tell_server(subject, problem, pending)
         except _NeedlessError:
             del standing.problems[problem]
             return
         except _RefusedError as error:
+            pending.due_s = due_s
             self._refused_until[subject.namespace] = now + REFUSED_S
             self.report = replace(self.report, n_refused=self.report.n_refused + 1)
             self._say("events are refused", subject, f"{error}; grant create and patch on events (RBAC), or set --events=off")
             return
         except KubeError as error:
+            pending.due_s = due_s
             if not self._stopping:
                 self._paused_until = max(self._paused_until, now + self._backoff.next_s())
                 self.report = replace(self.report, n_failed=self.report.n_failed + 1)
                 self._say("events cannot be written", subject, str(error))
             return
         pending.is_there = True
-        pending.due_s = now + self._jitter(*REPEAT_S)
         report = self.report
         if is_new:
             self.report = replace(report, n_written=report.n_written + 1)

@@ -40,7 +40,7 @@ def record(kind: RecordType = RecordType.INT, expression: str = "", **other: obj
 
 def test_what_the_plugin_sets_for_each_request_is_refused() -> None:
     """A ConfigMap's value would have no effect there, and be believed to have one."""
-    code = "".join(path.read_text(encoding="utf-8") for path in PLUGIN_C.glob("*.c"))
+    code = "".join(path.read_text(encoding="utf-8") for path in PLUGIN_C.rglob("*.c"))
     used = set(re.findall(r"\bTS_CONFIG_[A-Z0-9_]+|\bTSHttpTxn(?:Active|Connect|NoActivity)TimeoutSet\b", code))
     assert used == set(OVERRIDDEN), "tell OVERRIDDEN which record it is, and records.REFUSED what to use instead"
     for name in OVERRIDDEN.values():

@@ -129,7 +129,7 @@ def test_no_bytes_are_anything_but_a_state_or_refused(at: int, to: bytes) -> Non
 
 
 def test_the_layout_is_that_of_c() -> None:
-    """Sizes as plugin_c/state_format.h asserts them."""
+    """Sizes as plugin_c/controller/state_format.h asserts them."""
     sizes = {"HEADER": 80, "SETTINGS": 80, "NETWORK": 24, "RECORD": 8, "NAME": 16, "CERTIFICATE": 16, "VHOST": 16, "POLICY": 8}
     for name, size in sizes.items():
         assert getattr(state_file, f"STATE_{name}").size == size, name

@@ -23,6 +23,7 @@ from atsk8s.source.kube.writing import ANSWER_BYTES_MAX, Reply, WriteTransport
 from atsk8s.source.store import Rejection, Store
 from atsk8s.threads import Keeper
 from tests.harness.fakeapi import Exchange, FakeApi, hang_up, refuse
+from tests.harness.processes import await_condition
 
 Json = dict[str, Any]
 STARTED_S = 1_800_000_000.0  # Unix time of the clock's 0
@@ -450,6 +451,32 @@ def test_the_thread_writes_and_ends() -> None:
     assert last.method == "POST"
     assert last.headers["authorization"] == "Bearer s3cret-t0ken"
     assert json.loads(last.body)["reason"] == "Conflict"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_thread_that_ended_is_started_again_and_tells_first_of_what_did_not_end_it(error: type[BaseException]) -> None:
+    world, keeper = World(), Keeper()
+
+    def fail_once(_method: str, _path: str) -> None:
+        if len(world.server.requests) == 1:
+            raise error
+
+    world.server.always = fail_once
+    for name in ("poison", "shop"):
+        world.reject(world.source.ingress(name))
+    writer = world.writer
+    writer.start(keeper)
+    await_condition("its thread ends", lambda: writer._thread and not writer._thread.is_alive())
+    keeper.tend()
+    assert keeper.restarts.counts() == {"events": 1}
+    try:
+        for n_written, name in enumerate(("shop", "poison"), 1):  # the one that ended it later, and not never
+            await_condition(f"{name} is told of", lambda n=n_written: writer.report.n_written == n)
+            assert [event["involvedObject"]["name"] for event in world.server.events.values()][-1] == name
+            world.clock.now_s += 1300
+            writer._wake.set()
+    finally:
+        writer.stop()
 
 
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing() -> None:
