@@ -2,7 +2,8 @@
 
 An option exists as `--name=value` and as the environment variable `ATSK8S_NAME`; some also under the name that an ancestor
 gave them.  The flag wins over `ATSK8S_NAME`, which wins over the ancestor's variable, which wins over the default.  The table
-`OPTIONS` is the only place that knows an option's name, default, unit and help; docs/options.md is generated from it.
+`OPTIONS` is the only place that knows an option's name, unit and help, and `Settings` the only one that knows its default;
+docs/options.md is generated from both.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,15 +13,7 @@ from typing import Final, TypeAlias
 from atsk8s import option_values as texts
 from atsk8s.errors import SettingsError
 from atsk8s.label_selector import LabelSelector, parse_label_selector
-from atsk8s.settings import CONTROLLER_NAME as CONTROLLER_NAME
-from atsk8s.settings import DEFAULT_INGRESS_CLASS as DEFAULT_INGRESS_CLASS
-from atsk8s.settings import EndpointSlices as EndpointSlices
-from atsk8s.settings import LoadBalance as LoadBalance
-from atsk8s.settings import LogFormat as LogFormat
-from atsk8s.settings import LogLevel as LogLevel
-from atsk8s.settings import Settings as Settings
-from atsk8s.settings import Tenancy as Tenancy
-from atsk8s.settings import Token as Token
+from atsk8s.settings import CONTROLLER_NAME, EndpointSlices, LoadBalance, LogFormat, LogLevel, Settings, Tenancy, Token
 from atsk8s.values import (
     TIMEOUT_MS_MAX,
     TRIES_MAX,
@@ -56,43 +49,41 @@ Value: TypeAlias = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One row of the table.  `field` is the attribute of `Settings`; `parse` raises ValueError with the value's fault."""
+    """One row of the table.  `parse` raises ValueError with the value's fault."""
 
     name: str
-    field: str
     parse: Callable[[str], Value]
     shape: str
     help: str
     ancestors: tuple[str, ...] = ()  # environment variables of the ancestors that mean the same
+    attribute: str = ""  # of `Settings`; "": as the name
     flag: bool = True  # False: environment only, because the value is a secret and command lines and files are read by many
 
     @property
     def variable(self) -> str:
         return "ATSK8S_" + self.name.upper().replace("-", "_")
 
-
-def _limit(name: str, purpose: str) -> Option:
-    return Option(name=name, field=name.replace("-", "_"), parse=texts.limit, shape="N", help=purpose)
+    @property
+    def field(self) -> str:
+        """The attribute of `Settings` that has its value."""
+        return self.attribute or self.name.replace("-", "_")
 
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(
         name="kubeconfig",
-        field="kubeconfig",
         parse=texts.absolute_path,
         shape="FILE",
         help="How to reach the API server. Without it, and without --manifests or --server: the pod's service account.",
     ),
     Option(
         name="manifests",
-        field="manifests",
         parse=texts.absolute_path,
         shape="DIR",
         help="No cluster: the YAML files in this directory, watched for changes, are the source of truth.",
     ),
     Option(
         name="server",
-        field="server",
         parse=texts.api_server,
         shape="URL",
         help="The API server's address, instead of a kubeconfig.",
@@ -100,7 +91,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="ca-file",
-        field="ca_file",
         parse=texts.absolute_path,
         shape="FILE",
         help="With --server: certificate authorities to trust, PEM. Default: the service account's.",
@@ -108,7 +98,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="token",
-        field="token",
         parse=Token,
         shape="TOKEN",
         help="With --server: bearer token. Default: the service account's, read again as it rotates.",
@@ -117,7 +106,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="ingress-class",
-        field="ingress_classes",
+        attribute="ingress_classes",
         parse=parse_words,
         shape="NAME[,NAME...]",
         help=f"Ingresses of these classes are ours, and those whose IngressClass has controller {CONTROLLER_NAME}.",
@@ -125,14 +114,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="watch-ingress-without-class",
-        field="watch_ingress_without_class",
         parse=parse_boolean,
         shape="true|false",
         help="Ingresses without a class are ours, too. Default: false in a cluster, true with --manifests.",
     ),
     Option(
         name="watch-namespaces",
-        field="watch_namespaces",
         parse=texts.namespaces,
         shape="NS[,NS...]",
         help="Only objects in these namespaces. Default: all.",
@@ -140,7 +127,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="ignore-namespaces",
-        field="ignore_namespaces",
         parse=texts.namespaces,
         shape="NS[,NS...]",
         help="No object in these namespaces.",
@@ -148,28 +134,24 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="namespace-selector",
-        field="namespace_selector",
         parse=parse_label_selector,
         shape="LABELS",
         help="Only Ingresses in namespaces whose labels match, as kubectl -l has it: `env=prod,team!=x,!legacy`.",
     ),
     Option(
         name="default-certificate",
-        field="default_certificate",
         parse=texts.object_name,
         shape="NS/NAME",
         help="The kubernetes.io/tls Secret for TLS clients whose server name no certificate covers.",
     ),
     Option(
         name="default-backend",
-        field="default_backend",
         parse=texts.service_port,
         shape="NS/NAME:PORT",
         help="The Service for requests that nothing else matches. Default: 404.",
     ),
     Option(
         name="configmap",
-        field="configmap",
         parse=texts.object_name,
         shape="NS/NAME",
         help='A ConfigMap with settings of the proxy, besides those of its namespace with the annotation ats-configmap: "true".',
@@ -177,7 +159,6 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="pod-namespace",
-        field="pod_namespace",
         parse=parse_name,
         shape="NS",
         help="The proxy's own namespace. Default: the service account's; without one, default.",
@@ -185,31 +166,37 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="tenancy",
-        field="tenancy",
         parse=texts.one_of(Tenancy),
         shape="shared|strict",
         help="Who owns a host: shared lets namespaces share one, path by path; strict gives it to one namespace alone.",
     ),
     Option(
         name="domain-access-list",
-        field="domain_access_list",
         parse=texts.entries,
         shape="DOMAIN:NS[,NS...][;...]",
         help="Which namespaces may use which hosts; what no entry grants is denied. Adds to the ConfigMap's key of this name.",
     ),
-    _limit("max-hosts-per-namespace", "Hosts in rules and tls; beyond, a namespace's youngest Ingresses lose. 0: no limit."),
-    _limit("max-routes-per-namespace", "Paths and default backends, likewise."),
-    _limit("max-certificates-per-namespace", "Secrets that its Ingresses name in tls, likewise."),
+    Option(
+        name="max-hosts-per-namespace",
+        parse=texts.limit,
+        shape="N",
+        help="Hosts in rules and tls; beyond, a namespace's youngest Ingresses lose. 0: no limit.",
+    ),
+    Option(name="max-routes-per-namespace", parse=texts.limit, shape="N", help="Paths and default backends, likewise."),
+    Option(
+        name="max-certificates-per-namespace",
+        parse=texts.limit,
+        shape="N",
+        help="Secrets that its Ingresses name in tls, likewise.",
+    ),
     Option(
         name="max-snippet-bytes",
-        field="max_snippet_bytes",
         parse=parse_size,
         shape="BYTES",
         help="The longest snippet of an Ingress; k, m and g are powers of 1024.",
     ),
     Option(
         name="snippets",
-        field="snippets",
         parse=parse_boolean,
         shape="off|on",
         help="Run the Lua of Ingresses' `server-snippet`; the rule needs tslua.so, too: [snippets.md](snippets.md).",
@@ -217,209 +204,180 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         name="snippet-namespaces",
-        field="snippet_namespaces",
         parse=texts.namespaces,
         shape="NS[,NS...]",
         help="Whose Ingresses may have snippets. Default: everybody's; with --tenancy=strict nobody's.",
     ),
     Option(
         name="endpoint-slices",
-        field="endpoint_slices",
         parse=texts.one_of(EndpointSlices),
         shape="any|managed",
         help="managed: only EndpointSlices that Kubernetes' own controller writes for Services with a selector.",
     ),
     Option(
         name="cache",
-        field="cache",
         parse=parse_boolean,
         shape="off|on",
         help="Let Traffic Server cache answers that say for how long they are fresh.",
     ),
     Option(
         name="allow-external-names",
-        field="allow_external_names",
         parse=parse_boolean,
         shape="true|false",
         help="Route to Services of type ExternalName. Off, because such a Service can name any host that the proxy can reach.",
     ),
     Option(
         name="reject-encoded-slash",
-        field="reject_encoded_slash",
         parse=parse_boolean,
         shape="true|false",
         help="Answer 400 to a path with %2F. Off: it stays an opaque part of its path segment.",
     ),
     Option(
         name="health-path",
-        field="health_path",
         parse=texts.health_path,
         shape="PATH",
         help="The path, on every host, that answers 200 when ready and 503 when not.",
     ),
     Option(
         name="trusted-proxies",
-        field="trusted_proxies",
         parse=texts.networks,
         shape="CIDR[,CIDR...]",
         help="Clients whose X-Forwarded-* headers are believed and appended to. Everybody else's are replaced.",
     ),
     Option(
         name="admin",
-        field="admin",
         parse=texts.listen_address,
         shape="ADDRESS:PORT|off",
         help="Where health with reasons, metrics, explain and dump are served. Never on the traffic ports.",
     ),
     Option(
         name="start-timeout-ms",
-        field="start_timeout_ms",
         parse=texts.milliseconds(),
         shape="MS",
         help="How long Traffic Server's start waits for the first table before it opens its ports all the same.",
     ),
     Option(
         name="connect-timeout-ms",
-        field="connect_timeout_ms",
         parse=texts.milliseconds(),
         shape="MS",
         help="How long one attempt to connect to an endpoint may take before the next endpoint is tried.",
     ),
     Option(
         name="load-balance",
-        field="load_balance",
         parse=texts.one_of(LoadBalance),
         shape="round-robin|least-request|random|hash",
         help="How one of a Service's endpoints is chosen, for Ingresses that do not say; hash: by the client's address.",
     ),
     Option(
         name="retry-tries",
-        field="retry_tries",
         parse=number_parser(1, TRIES_MAX),
         shape="N",
         help=f"Attempts of one request, the first included, 1 to {TRIES_MAX}, where the Ingress does not say.",
     ),
     Option(
         name="retry-timeout-ms",
-        field="retry_timeout_ms",
         parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
         shape="MS",
         help="No new attempt at a request after so long. 0: no bound.",
     ),
     Option(
         name="retry-budget-percent",
-        field="retry_budget_percent",
         parse=number_parser(0, 100),
         shape="N",
         help="Of all requests, how many may be tried again, so that retries do not multiply an outage. A few a second always may.",
     ),
     Option(
         name="read-timeout-ms",
-        field="read_timeout_ms",
         parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
         shape="MS",
         help="How long to wait for an answer's header, and between two reads of its body. 0: for ever.",
     ),
     Option(
         name="send-timeout-ms",
-        field="send_timeout_ms",
         parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
         shape="MS",
         help="How long between two writes to an endpoint, and between two reads of a client's body. 0: for ever.",
     ),
     Option(
         name="request-timeout-ms",
-        field="request_timeout_ms",
         parse=texts.milliseconds(0, TIMEOUT_MS_MAX),
         shape="MS",
         help="How long a whole request may take, its answer included. 0: for ever.",
     ),
     Option(
         name="body-size",
-        field="body_size",
         parse=parse_size,
         shape="BYTES",
         help="The largest body of a request; k, m and g are powers of 1024. Above it 413. 0: unlimited.",
     ),
     Option(
         name="session-key-file",
-        field="session_key_file",
         parse=texts.absolute_path,
         shape="FILE",
         help="Of 16 bytes or more, one for all replicas: makes affinity cookies. Default: kept in --state-dir, else made at start.",
     ),
     Option(
         name="health-max-failures",
-        field="health_max_failures",
         parse=number_parser(0, 1000),
         shape="N",
         help="Failures in a row that leave an endpoint out for a while. 0: none do.",
     ),
     Option(
         name="health-ejection-ms",
-        field="health_ejection_ms",
         parse=texts.milliseconds(),
         shape="MS",
         help="How long an endpoint is left out the first time; the next times longer.",
     ),
     Option(
         name="health-panic-percent",
-        field="health_panic_percent",
         parse=number_parser(0, 100),
         shape="N",
         help="If more than so many of a Service's endpoints would be left out, none is.",
     ),
     Option(
         name="zone",
-        field="zone",
         parse=parse_name,
         shape="NAME",
         help="The zone that this proxy runs in: endpoints that hints (forZones) mean for it come first. Default: no hints.",
     ),
     Option(
         name="node-name",
-        field="node_name",
         parse=parse_name,
         shape="NAME",
         help="The node that this proxy runs on, likewise (forNodes).",
     ),
     Option(
         name="state-dir",
-        field="state_dir",
         parse=texts.absolute_path,
         shape="DIR",
         help="Keep the last good table in this directory, and serve from it at start until live data is there. Default: do not.",
     ),
     Option(
         name="state-certificates",
-        field="state_certificates",
         parse=parse_boolean,
         shape="true|false",
         help="With --state-dir: certificates and their private keys, too. Off: HTTPS hosts wait for live data.",
     ),
     Option(
         name="venv",
-        field="venv",
         parse=texts.absolute_path,
         shape="DIR",
         help="The Python environment to run in. Default: the one installed beside the plugins.",
     ),
     Option(
         name="log-level",
-        field="log_level",
         parse=texts.one_of(LogLevel),
         shape="debug|info|warning|error",
         help="The least important line that is logged.",
     ),
     Option(
         name="access-log-fields",
-        field="access_log_fields",
         parse=parse_boolean,
         shape="off|on",
         help="Give each request an X-Request-Id, and the access log its Ingress and Service. Costs some 3 us of CPU a request.",
     ),
-    Option(name="log-format", field="log_format", parse=texts.one_of(LogFormat), shape="text|json", help="How lines are logged."),
-    Option(name="events", field="events", parse=parse_boolean, shape="on|off", help="Write what is wrong as Kubernetes Events."),
+    Option(name="log-format", parse=texts.one_of(LogFormat), shape="text|json", help="How lines are logged."),
+    Option(name="events", parse=parse_boolean, shape="on|off", help="Write what is wrong as Kubernetes Events."),
 )
 
 _BY_NAME: Final = {option.name: option for option in OPTIONS}

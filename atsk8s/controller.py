@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.cluster_settings.state import ClusterSettings
-from atsk8s.config import Settings
 from atsk8s.errors import InvariantError, KubeError, Reason
 from atsk8s.liveness import WallClock, liveness_faults
 from atsk8s.metrics import EventCounts
@@ -28,6 +27,7 @@ from atsk8s.model.state import Model
 from atsk8s.probes.prober import Prober
 from atsk8s.probes.rounds import EndpointHealth, HealthTable
 from atsk8s.route_hold import RouteHold
+from atsk8s.settings import Settings
 from atsk8s.source.interface import KindStatus, Source, is_synced
 from atsk8s.source.kinds import CONFIG_MAP, INGRESS_CLASS, KINDS, AnyKind
 from atsk8s.source.store import Change

@@ -1,7 +1,7 @@
 """Names, types, labels and help of every metric: one table, which the exposition and docs/metrics.md are made from.
 
-The first block is counted in C (plugin_c/controller/stats.h; a lint test holds the two equal), the rest is read from the controller when
-somebody asks.  Units are in the names: seconds, bytes, total.
+The first block is counted in C (plugin_c/controller/stats.h; a lint test holds the two equal), the rest is read from the
+controller when somebody asks.  Units are in the names: seconds, bytes, total.
 """
 
 from collections.abc import Iterable
@@ -43,6 +43,16 @@ COUNTED_IN_C: Final[tuple[Metric, ...]] = (
         name="atsk8s_bodies_cut_total",
         type=MetricType.COUNTER,
         help="Bodies without a length that were cut when they had become too large",
+    ),
+    Metric(
+        name="atsk8s_headers_cut_total",
+        type=MetricType.COUNTER,
+        help="Connections cut: the request's header dripped for too long",
+    ),
+    Metric(
+        name="atsk8s_requests_cut_total",
+        type=MetricType.COUNTER,
+        help="Requests cut by request-timeout, as they dripped",
     ),
     Metric(
         name="atsk8s_endpoint_failures_total",
@@ -149,7 +159,7 @@ CONTROLLER_ERRORS: Final = Metric(
 THREAD_RESTARTS: Final = Metric(
     name="atsk8s_thread_restarts_total",
     type=MetricType.COUNTER,
-    help="Threads that ended before their time, and were started again: controller, watch, admin, saver, probes",
+    help="Threads that ended before their time, and were started again: controller, watch, admin, saver, probes, events",
     labels=("thread",),
 )
 ENDPOINTS_EJECTED: Final = Metric(

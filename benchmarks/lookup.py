@@ -55,11 +55,7 @@ def _timed(settings: Run) -> Iterator[Row]:
     found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for number in range(n_runs):
         say(f"bench: lookup: run {number + 1} of {n_runs}")
-        command = [str(program), *(["--quick"] if settings.quick else [])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ProgramError(f"bench_lookup ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
-        for said in map(json.loads, done.stdout.splitlines()):
+        for said in _figures_of(program, settings):
             if said.get("found", 1) not in (0, 1):
                 raise ProgramError(f"bench_lookup found some of what it asked for, and not the rest: {said}")
             fields = found.setdefault(tuple(said.get(name) for name in _IDENTITY), {})
@@ -79,16 +75,21 @@ def _picks(settings: Run) -> Iterator[Row]:
     n_runs = 5 if settings.effort is Effort.FULL else 1
     found: dict[tuple[int, str, str], list[float]] = {}
     for _ in range(n_runs):
-        command = [str(program), *(["--quick"] if settings.quick else [])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ProgramError(f"bench_pick ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
-        for said in map(json.loads, done.stdout.splitlines()):
+        for said in _figures_of(program, settings):
             for name in _UNITS.keys() & said.keys():
                 found.setdefault((said["endpoints"], said["figure"], name), []).append(said[name])
     for (n_endpoints, figure, name), values in found.items():
         what, unit = _UNITS[name]
         yield figures.plain(GROUP, f"{n_endpoints:,} endpoints: {figure}{': ' if what else ''}{what}", unit, values)
+
+
+def _figures_of(program: Path, settings: Run) -> Iterator[dict[str, Any]]:
+    """What one run of a program prints, a figure a line.  Raises ProgramError."""
+    command = [str(program), *(["--quick"] if settings.quick else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ProgramError(f"{program.name} ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+    yield from map(json.loads, done.stdout.splitlines())
 
 
 def _title(identity: tuple[Any, ...]) -> str:

@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from atsk8s.config import OPTIONS, Settings, parse_settings
+from atsk8s.config import OPTIONS, parse_settings
 from atsk8s.errors import SettingsError
+from atsk8s.settings import Settings
 
 TRAFFIC_SERVER = "/usr/bin/traffic_server"
 SUPERVISOR = "/opt/atsk8s/bin/supervisor"

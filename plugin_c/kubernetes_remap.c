@@ -3,6 +3,7 @@
 #include "hooks/ats.h"
 #include "process/host.h"
 #include "process/pyhost.h"
+#include "hooks/slow_headers.h"
 #include "hooks/txn.h"
 
 #include <stdio.h>
@@ -18,7 +19,11 @@ TSRemapInit(TSRemapInterface *api_info, char *errbuf, int errbuf_size)
     (void)snprintf(errbuf, room, "[atsk8s] kubernetes_remap.so is not built for this Traffic Server's remap interface");
     return TS_ERROR;
   }
-  return atsk_host_init("kubernetes_remap", errbuf, room) == ATSK_OK ? TS_SUCCESS : TS_ERROR;
+  if (atsk_host_init("kubernetes_remap", errbuf, room) != ATSK_OK) {
+    return TS_ERROR;
+  }
+  atsk_slow_headers_start();
+  return TS_SUCCESS;
 }
 
 ATSK_API TSReturnCode

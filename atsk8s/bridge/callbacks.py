@@ -19,15 +19,16 @@ from _atsk8s import ffi, lib
 from atsk8s import __version__
 from atsk8s.admin import Admin
 from atsk8s.bridge import log
-from atsk8s.bridge.core import Core, CoreBell, loaded_state, push_settings, save_state
+from atsk8s.bridge.core import Core, CoreBell, loaded_state, push_settings, save_state, set_health_path
 from atsk8s.bridge.publish import CommitWriter
 from atsk8s.bridge.records import AtsRecords
 from atsk8s.bridge.saver import Saver
 from atsk8s.cluster_settings.state import ClusterSettings
-from atsk8s.config import Settings, parse_settings
+from atsk8s.config import parse_settings
 from atsk8s.controller import Controller
 from atsk8s.errors import AtsK8sError, SettingsError
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings
 from atsk8s.source.interface import Source
 from atsk8s.source.kinds import NAMESPACE
 from atsk8s.threads import Backoff, Keeper
@@ -113,7 +114,7 @@ class _Process:
             on_unusable=_end_start,
             on_settled=lib.atsk_py_trim,
             events=self._events,
-            cluster_settings=ClusterSettings(settings, AtsRecords()),
+            cluster_settings=ClusterSettings(settings, AtsRecords(), set_health_path),
             is_draining=lambda: bool(lib.atsk_py_draining()),
             keeper=self._keeper,
             loaded=loaded_state(),

@@ -11,10 +11,10 @@ from typing import Any, Final
 from _atsk8s import ffi, lib
 
 from atsk8s.bridge.saver import Outcome
-from atsk8s.config import Settings
 from atsk8s.controller import LoadedState
 from atsk8s.errors import InvariantError
 from atsk8s.model.policies import Algorithm
+from atsk8s.settings import Settings
 
 _MATCH_KINDS: Final = {0: "rule", 1: "no_host", 2: "no_path", 101: "bad_host", 102: "bad_path", 103: "long_path"}
 _ENDPOINTS_MAX: Final = 256  # that explain shows
@@ -101,6 +101,18 @@ def save_state(directory: str, *, with_certificates: bool) -> Outcome:
     if status != 0:
         return Outcome(failure=ffi.string(out.why).decode("utf-8", "replace") or f"status {status}")
     return Outcome(version=int(out.version), size_bytes=int(out.size_bytes))
+
+
+def set_health_path(path: str) -> None:
+    """Answer this path with whether the proxy is ready, from now on.  The controller's thread.
+
+    Raises:
+        InvariantError: the core refused what the parser had accepted.
+    """
+    raw = path.encode()
+    status = lib.atsk_py_health_path(raw, len(raw))
+    if status != 0:
+        raise InvariantError(f"the core refused the health path: status {status}")
 
 
 def push_settings(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from _atsk8s import lib
 
 from atsk8s.bridge.lines import Lines
-from atsk8s.config import LogFormat, LogLevel, Settings
+from atsk8s.settings import LogFormat, LogLevel, Settings
 
 STDERR: Final = 2
 _LEVELS: Final = {  # our name, logging's number; their order is bridge.h's number
@@ -25,34 +25,40 @@ _LEVELS: Final = {  # our name, logging's number; their order is bridge.h's numb
 }
 
 
-class AtsHandler(logging.Handler):
-    """Hands each record to Traffic Server as one line."""
+class _LineHandler(logging.Handler):
+    """Makes each record one line."""
+
+    UNFORMATTED: bytes  # a line in place of one that could not be made
 
     def __init__(self, line_of: Callable[[logging.LogRecord], bytes]) -> None:
         super().__init__()
         self._line_of = line_of
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def line(self, record: logging.LogRecord) -> bytes:
         try:
-            line = self._line_of(record)
+            return self._line_of(record)
         except Exception:
-            line = b"a log record could not be formatted"
+            return self.UNFORMATTED
+
+
+class AtsHandler(_LineHandler):
+    """Hands each record to Traffic Server as one line."""
+
+    UNFORMATTED = b"a log record could not be formatted"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.line(record)
         level = sum(record.levelno >= number for number in _LEVELS.values()) - 1
         lib.atsk_py_log(max(level, 0), line, len(line))
 
 
-class StderrHandler(logging.Handler):
+class StderrHandler(_LineHandler):
     """Writes each record to stderr as one line, in one write; the GIL is released meanwhile."""
 
-    def __init__(self, line_of: Callable[[logging.LogRecord], bytes]) -> None:
-        super().__init__()
-        self._line_of = line_of
+    UNFORMATTED = b'{"level": "error", "id": "unformatted", "message": "a log record could not be formatted"}\n'
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self._line_of(record)
-        except Exception:
-            line = b'{"level": "error", "id": "unformatted", "message": "a log record could not be formatted"}\n'
+        line = self.line(record)
         try:
             os.write(STDERR, line)
         except OSError:

@@ -24,6 +24,7 @@ from atsk8s.compile.diff import (
     PutTls,
     PutVhost,
 )
+from atsk8s.compile.layout import NONE
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Condition, HostKey, ObjectRef, ServiceKey
@@ -189,13 +190,13 @@ def _without(changes: Changes, refused: Mapping[object, Condition]) -> Changes:
 def _issue(call: Call) -> int:
     """One call of bridge.h: enum atsk_status.  A refused service or certificate is staged without content instead."""
     match call:
-        case PutService(id=number, records=records):
-            status = lib.atsk_py_commit_service(number, records, len(records))
-            return status if _is_taken(status) else _after(status, lib.atsk_py_commit_service(number, b"", 0))
-        case NameService(id=number, name=name, port=port):
+        case PutService(id=number, records=records, max_failures=failures):
+            status = lib.atsk_py_commit_service(number, records, len(records), _own(failures))
+            return status if _is_taken(status) else _after(status, lib.atsk_py_commit_service(number, b"", 0, NONE))
+        case NameService(id=number, name=name, port=port, max_failures=failures):
             raw = name.encode()
-            status = lib.atsk_py_commit_service_name(number, raw, len(raw), port)
-            return status if _is_taken(status) else _after(status, lib.atsk_py_commit_service(number, b"", 0))
+            status = lib.atsk_py_commit_service_name(number, raw, len(raw), port, _own(failures))
+            return status if _is_taken(status) else _after(status, lib.atsk_py_commit_service(number, b"", 0, NONE))
         case DropService(id=number):
             return int(lib.atsk_py_commit_service_drop(number))
         case PutCertificate(id=number, certificate=certificate):
@@ -222,6 +223,11 @@ def _issue(call: Call) -> int:
         case DropTls(key=key):
             host = key.host.encode()
             return int(lib.atsk_py_commit_tls_drop(key.local_port, key.place, host, len(host)))
+
+
+def _own(value: int | None) -> int:
+    """What a Service says itself, as the core takes it; None: as the options say."""
+    return NONE if value is None else value
 
 
 def _is_taken(status: int) -> bool:

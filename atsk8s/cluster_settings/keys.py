@@ -14,6 +14,8 @@ from atsk8s.cluster_settings import records
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.grants import AccessList, read_domain_access_list
 from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates
+from atsk8s.model.names import shown
+from atsk8s.option_values import health_path
 from atsk8s.values import number_parser, parse_boolean
 
 CONFIGMAP_ANNOTATION: Final = "ats-configmap"  # "true": the ConfigMap is meant for us; the second ancestor's
@@ -25,12 +27,10 @@ Value: TypeAlias = str | bool | int | AccessList | tuple[HostCertificate, ...]
 
 @unique
 class KeyState(StrEnum):
-    """What becomes of a key.  LIVE: it takes effect while the proxy runs.  PENDING: it is read and checked, and has no effect yet.
-    AT_START: an option of the plugins says the same, and only a start can change it."""
+    """What becomes of a key.  LIVE: it takes effect while the proxy runs.  PENDING: it is read and checked, and has no effect yet."""
 
     LIVE = "live"
     PENDING = "read, no effect yet"
-    AT_START = "at start only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +56,7 @@ def _one_of(*words: str) -> Callable[[str], Value]:
 
 
 def _path(text: str) -> Value:
-    path = text.strip()
-    if not path.startswith("/") or not path.isascii() or not path.isprintable():
-        raise ValueError("is no URL path such as /healthz")
-    return path
+    return health_path(text.strip())
 
 
 _FIRST: Final = "torchbox/k8s-ts-ingress"
@@ -92,12 +89,11 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key(
         name="healthcheck-path",
-        state=KeyState.AT_START,
+        state=KeyState.LIVE,
         origin=_FIRST,
         parse=_path,
         shape="PATH",
-        help="The path that answers 200 when the proxy is ready.",
-        remedy="use --health-path",
+        help="The path, on every host, that answers 200 when the proxy is ready, instead of --health-path's.",
     ),
     Key(
         name="hsts-max-age",
@@ -163,7 +159,7 @@ def parse_value(key: Key, text: str) -> Value:
     try:
         return key.parse(text)
     except ValueError as error:
-        raise RejectError(Reason.INVALID_SETTING, f"{records.shown_value(text)} {error}; expected {key.shape}") from None
+        raise RejectError(Reason.INVALID_SETTING, f"{shown(text)} {error}; expected {key.shape}") from None
 
 
 def keys_table() -> str:

@@ -14,6 +14,7 @@ from enum import IntEnum, unique
 from typing import Final
 
 from atsk8s.errors import Reason, RejectError
+from atsk8s.model.names import shown
 
 PREFIX: Final = "proxy.config."
 TEXT_CHARS_MAX: Final = 1024
@@ -162,13 +163,8 @@ def check_value(name: str, record: Record, text: str) -> str:
         if (record.type is not RecordType.INT or _range(record.expression) is None) and not _matches(record.expression, value):
             raise ValueError(f"does not match {record.expression}")
     except ValueError as error:
-        raise RejectError(Reason.INVALID_SETTING, f"{shown_value(text)} {error}") from None
+        raise RejectError(Reason.INVALID_SETTING, f"{shown(text)} {error}") from None
     return value
-
-
-def shown_value(text: str) -> str:
-    """A value for a message: quoted, and cut if it is long."""
-    return ascii(text) if len(text) <= 80 else f"{text[:80]!a}... ({len(text)} characters)"
 
 
 def _whole_number(text: str, least: int, most: int) -> int:

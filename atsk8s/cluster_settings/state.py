@@ -7,21 +7,22 @@ value that it had before the first one set it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey
 from atsk8s.cluster_settings import records
-from atsk8s.cluster_settings.keys import CONFIGMAP_ANNOTATION, Key, KeyState, Value, key_of, parse_value
+from atsk8s.cluster_settings.keys import CONFIGMAP_ANNOTATION, KeyState, Value, key_of, parse_value
 from atsk8s.cluster_settings.records import Record, check_name, check_value
-from atsk8s.config import Settings
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.grants import AccessList, Grant
 from atsk8s.model.host_certificates import HostCertificate
 from atsk8s.model.ir import Condition, ObjectRef
+from atsk8s.model.names import shown
 from atsk8s.model.precedence import object_precedence
+from atsk8s.settings import Settings
 
 FAULTS_MAX: Final = 8  # conditions that one key gets
 SOURCE_EXPLICIT: Final = 3  # RecSourceT REC_SOURCE_EXPLICIT: set by an administrator
@@ -60,12 +61,19 @@ class _Wanted:
 class ClusterSettings:
     """See the module."""
 
-    def __init__(self, settings: Settings, table: RecordTable | None) -> None:
-        """`table` None is for outside of Traffic Server: records are checked by name alone, and nothing is set."""
+    def __init__(
+        self, settings: Settings, table: RecordTable | None, set_health_path: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`table` None is for outside of Traffic Server: records are checked by name alone, and nothing is set.
+
+        `set_health_path` is told the first path that holds, and each that takes its place.
+        """
         self._settings = settings
         self._namespace = settings.own_namespaces[0]
         self._named = ObjectKey(*settings.configmap) if settings.configmap else None
         self._table = table
+        self._set_health_path = set_health_path
+        self._health_path = ""  # as it was set; "": what a last good state had, perhaps
         self._maps: dict[ObjectKey, ConfigMap] = {}
         self._is_dirty = False
         self._in_effect: dict[str, _Wanted] = {}
@@ -109,6 +117,7 @@ class ClusterSettings:
                     _condition(want.object, Reason.UNSUPPORTED, name, "was not taken by Traffic Server: see its log")
                 )
         self._in_effect = wanted
+        self._apply_health_path()
         former, self._conditions = self._conditions, {ref: tuple(sorted(set(those))) for ref, those in found.items()}
         self._is_dirty = False
         return tuple(sorted(ref for ref in {*former, *self._conditions} if former.get(ref, ()) != self._conditions.get(ref, ())))
@@ -126,7 +135,7 @@ class ClusterSettings:
                     continue
                 first = wanted.setdefault(name, want)
                 if first.text != want.text:
-                    message = f"{first.object} says otherwise and is older, so it wins: remove one of them"
+                    message = f"{first.object} says otherwise and comes first, so it wins: remove one of them"
                     against.append(_condition(ref, Reason.CONFLICT, name, message))
         for ref in [ref for ref, against in found.items() if not against]:
             del found[ref]
@@ -144,13 +153,9 @@ class ClusterSettings:
         value = parse_value(key, text)
         if isinstance(value, AccessList):
             against += [_condition(ref, Reason.INVALID_SETTING, name, fault) for fault in value.faults[:FAULTS_MAX]]
-        if not self._is_in_effect(key, value):
-            why = "has no effect yet" if key.state is KeyState.PENDING else "takes effect at start only"
-            against.append(_condition(ref, Reason.UNSUPPORTED, name, f"{why}: {key.remedy}"))
+        if key.state is KeyState.PENDING:
+            against.append(_condition(ref, Reason.UNSUPPORTED, name, f"has no effect yet: {key.remedy}"))
         return _Wanted(object=ref, text=repr(value), value=value)
-
-    def _is_in_effect(self, key: Key, value: Value) -> bool:
-        return key.state is KeyState.LIVE or (key.name == "healthcheck-path" and value == self._settings.health_path)
 
     def _want_record(self, ref: ObjectRef, name: str, text: str) -> _Wanted:
         check_name(name)
@@ -176,6 +181,12 @@ class ClusterSettings:
         self._written[name] = want.text
         return True
 
+    def _apply_health_path(self) -> None:
+        path = self.health_path
+        if path != self._health_path:
+            self._set_health_path(path)
+            self._health_path = path
+
     def _give_back(self, name: str) -> None:
         former = self._former.pop(name)
         del self._written[name]
@@ -199,6 +210,12 @@ class ClusterSettings:
         return dict(self._written)
 
     @property
+    def health_path(self) -> str:
+        """`healthcheck-path`, or else the option's."""
+        want = self._in_effect.get("healthcheck-path")
+        return want.value if want is not None and isinstance(want.value, str) else self._settings.health_path
+
+    @property
     def grants(self) -> tuple[Grant, ...] | None:
         """`domain-access-list`; None if there is none, or an empty one."""
         want = self._in_effect.get("domain-access-list")
@@ -212,5 +229,5 @@ class ClusterSettings:
 
 
 def _condition(ref: ObjectRef, reason: Reason, name: str, message: str) -> Condition:
-    shown = name if len(name) <= 100 and name.isascii() and name.isprintable() else records.shown_value(name)
-    return Condition(object=ref, reason=reason, message=f"{shown}: {message}")
+    what = name if len(name) <= 100 and name.isascii() and name.isprintable() else shown(name)
+    return Condition(object=ref, reason=reason, message=f"{what}: {message}")

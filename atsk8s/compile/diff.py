@@ -29,6 +29,7 @@ class PutService(NamedTuple):
 
     id: int
     records: bytes
+    max_failures: int | None = None
 
 
 class NameService(NamedTuple):
@@ -37,6 +38,7 @@ class NameService(NamedTuple):
     id: int
     name: str
     port: int
+    max_failures: int | None = None
 
 
 class DropService(NamedTuple):
@@ -244,13 +246,13 @@ class Published:
             return
         records = encode_endpoints(service)
         # An ExternalName may have a pod's set before or after it: what tells them apart is part of the digest.
-        digest = _digest(records, service.external_name.encode(), b"%d" % service.external_port)
+        digest = _digest(records, service.external_name.encode(), b"%d" % service.external_port, b"%a" % service.max_failures)
         if stable is None or stable.digest != digest:
             place = self._new_id() if stable is None else stable.id
             calls.append(
-                NameService(place, service.external_name, service.external_port)
+                NameService(place, service.external_name, service.external_port, service.max_failures)
                 if service.external_name
-                else PutService(place, records)
+                else PutService(place, records, service.max_failures)
             )
             services.set(key, _Stable(place, digest, stable.n_uses if stable else 0, is_wanted=True))
         elif not stable.is_wanted:

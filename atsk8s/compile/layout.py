@@ -1,4 +1,4 @@
-"""plugin_c/blob/atsk_format.h in Python: the structs, their fields in order, and the constants.  A lint test holds the two equal."""
+"""plugin_c/blob/atsk_format.h in Python: the structs, their fields in order, and the constants.  A lint test holds them equal."""
 
 from __future__ import annotations
 

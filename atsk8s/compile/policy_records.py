@@ -1,6 +1,7 @@
 """A rule's policies to records and back: the sections policies[] and policy data of a blob.
 
-Equal records are written once, and rules with equal policies share their row.  The reader trusts nothing, as plugin_c/blob/policies.c.
+Equal records are written once, and rules with equal policies share their row.  The reader trusts nothing, as the one in C does
+(plugin_c/blob/policies.c).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The slow, obvious reader of the last good state: for the offline tools, which ask what a server would serve from it.
 
-It reads hostile bytes, as plugin_c/controller/state.c does, and by the same layout (plugin_c/controller/state_format.h).  Services and certificates have
-numbers there and no names, which is all that a table needs; they are shown by their numbers.
+It reads hostile bytes, as plugin_c/controller/state.c does, and by the same layout (plugin_c/controller/state_format.h).  Services
+and certificates have numbers there and no names, which is all that a table needs; they are shown by their numbers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from atsk8s.api.meta import ObjectKey
 from atsk8s.compile.decode import decode, decode_endpoints
 from atsk8s.compile.encode import Blob
 from atsk8s.compile.faults import BlobError
-from atsk8s.compile.layout import BLOB_VERSION, ENDPOINT, EndpointFamily
+from atsk8s.compile.layout import BLOB_VERSION, ENDPOINT, NONE, EndpointFamily
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import HostKey, Place, Service, ServiceKey, TlsPolicy, VirtualHost
 
 MAGIC: Final = 0x54534B41  # ATSK_STATE_MAGIC
-VERSION: Final = 2  # ATSK_STATE_VERSION
+VERSION: Final = 3  # ATSK_STATE_VERSION
 SIZE_MAX: Final = 1 << 30  # ATSK_STATE_MAX
 FILE_NAME: Final = "table.state"  # ATSK_STATE_NAME
 HOST_BYTES_MAX: Final = 253
@@ -29,6 +29,7 @@ STATE_HEADER: Final = Struct("<IHHQQIIQQ32s")
 STATE_SETTINGS: Final = Struct("<4IQ14I")
 STATE_NETWORK: Final = Struct("<16sBB6x")
 STATE_RECORD: Final = Struct("<II")
+STATE_SERVICE: Final = Struct("<QI4x")
 STATE_NAME: Final = Struct("<QHHI")
 STATE_CERTIFICATE: Final = Struct("<QII")
 STATE_VHOST: Final = Struct("<HBBIII")
@@ -86,18 +87,21 @@ class _Records:
     def read(self, kind: int, body: _Cursor) -> None:
         match kind:  # enum atsk_state_kind
             case 1:
-                (number,) = body.unpack(ID)
+                number, max_failures = body.unpack(STATE_SERVICE)
                 records = bytes(body.take(body.left))
                 _require(len(records) % ENDPOINT.size == 0, "endpoints cut short")
                 _require(
                     all(fields[2] in tuple(EndpointFamily) for fields in ENDPOINT.iter_unpack(records)), "an endpoint's family"
                 )
                 key = _service(number)
-                self.services[key] = Service(key=key, endpoints=decode_endpoints(records))
+                self.services[key] = Service(key=key, endpoints=decode_endpoints(records), max_failures=_said(max_failures))
             case 2:
-                number, port, size, _ = body.unpack(STATE_NAME)
+                number, port, size, max_failures = body.unpack(STATE_NAME)
                 key = _service(number)
-                self.services[key] = Service(key=key, external_name=_text(body.take(size)), external_port=port)
+                name = _text(body.take(size))
+                self.services[key] = Service(
+                    key=key, external_name=name, external_port=port, max_failures=_said(max_failures)
+                )
             case 3:
                 number, chain_len, key_len = body.unpack(STATE_CERTIFICATE)
                 body.take(chain_len)
@@ -155,6 +159,10 @@ class _Cursor:
 
 def _service(number: int) -> ServiceKey:
     return ServiceKey(namespace="", name=f"service {number}", port="")
+
+
+def _said(max_failures: int) -> int | None:
+    return None if max_failures == NONE else max_failures
 
 
 def _certificate(number: int) -> ObjectKey:

@@ -11,15 +11,14 @@ from typing import Final, TypeVar
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.errors import Reason
-from atsk8s.model.grants import ANY, Grant
+from atsk8s.model.grants import ANY, HOST_CHARS_MIN, Grant
 from atsk8s.model.ingress import Claims
-from atsk8s.model.ir import Condition, HostKey, ObjectRef, Place
+from atsk8s.model.ir import Condition, HostKey, Place, ingress_ref
 from atsk8s.model.names import host_text
 
 T = TypeVar("T")
 
 NAMED_MAX: Final = 8  # refused hosts of one object that have a condition of their own; the others are counted
-_HOST_CHARS_MIN: Final = 3  # grants.domain_matches
 _NAMESPACES_SHOWN: Final = 3
 
 
@@ -69,7 +68,7 @@ class Access:
     def _matching(self, name: str) -> list[Grant]:
         """The entries that stand for a host, as grants.domain_matches has it: no other domains than these can."""
         domains = [ANY]
-        if len(name) >= _HOST_CHARS_MIN:
+        if len(name) >= HOST_CHARS_MIN:
             parent = name.partition(".")[2]
             domains += [name, f"*{name}"] if not name.startswith(ANY) else []
             domains += [f"*.{parent}", f"*{parent}"] if parent else []
@@ -103,7 +102,7 @@ class Access:
 
 
 def _conditions(key: ObjectKey, refused: dict[HostKey, str], text: str) -> list[Condition]:
-    ref = ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
+    ref = ingress_ref(key)
     in_order = sorted(refused)
     found = [
         Condition(object=ref, reason=Reason.FORBIDDEN, message=text.format(host=_what(host), why=refused[host]))

@@ -1,8 +1,7 @@
-"""Annotations: every one that means something, in one table, and their texts to typed policies.
+"""Annotations: every one that means something, in one table.
 
 An annotation has our name, and may have names of the first ancestor and of ingress-nginx, each with its own spelling of values.
-The first of an object's names for one thing decides, in that order.  A value that cannot be costs that annotation alone and is a
-condition; nothing here raises, whatever the text.  docs/annotations.md is generated from the table.
+The first of an object's names for one thing decides, in that order.  docs/annotations.md is generated from the table.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ OURS: Final = "ats.ingress.kubernetes.io/"
 ANCESTOR: Final = "ingress.kubernetes.io/"
 NGINX: Final = "nginx.ingress.kubernetes.io/"
 
+_DEFAULT: Final = "the default counts"
 VALUE_CHARS_MAX: Final = 16 * 1024  # of one annotation; what any but a snippet can need
 
 
@@ -51,7 +51,7 @@ class Annotation:
     scope: Scope = Scope.INGRESS
     aliases: tuple[Alias, ...] = ()
     # What is in force without it, for the message about a bad value: safety must not be lost without a word.
-    otherwise: str = "the default counts"
+    otherwise: str = _DEFAULT
     chars_max: int = VALUE_CHARS_MAX
 
     @property
@@ -67,7 +67,7 @@ def _nginx(name: str, parse: Parser | None = None) -> tuple[Alias, ...]:
     return (Alias(name=NGINX + name, parse=parse),)
 
 
-def _row(name: str, parse: Parser, shape: str, default: str, text: str, *aliases: Alias, otherwise: str = "") -> Annotation:
+def _row(name: str, parse: Parser, shape: str, default: str, text: str, *aliases: Alias, otherwise: str = _DEFAULT) -> Annotation:
     return Annotation(
         name=name,
         parse=parse,
@@ -75,7 +75,7 @@ def _row(name: str, parse: Parser, shape: str, default: str, text: str, *aliases
         default=default,
         help=text,
         aliases=aliases,
-        otherwise=otherwise or "the default counts",
+        otherwise=otherwise,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from atsk8s.api.meta import ObjectKey
 from atsk8s.errors import Reason
 from atsk8s.model.ingress import RouteClaim, TlsClaim
-from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey, TlsPolicy, VirtualHost
+from atsk8s.model.ir import Backend, Condition, HostKey, PathMatchKind, Rule, ServiceKey, TlsPolicy, VirtualHost, ingress_ref
 from atsk8s.model.names import FALLBACK, host_text, shown
 from atsk8s.model.policies import Limits
 from atsk8s.model.precedence import rule_order
@@ -89,7 +89,7 @@ def assemble_fallback(claims: Sequence[RouteClaim], option: ServiceKey | None) -
         )
         losers, winner = claims, f"the option --default-backend={option} wins"
     elif claims and claims[0].default is not None:
-        rule, losers, winner = claims[0].default, claims[1:], f"Ingress {claims[0].object} is older"
+        rule, losers, winner = claims[0].default, claims[1:], f"Ingress {claims[0].object} comes first"
     else:
         return None, ()
     conditions = tuple(
@@ -140,8 +140,7 @@ def services_of(vhost: VirtualHost | None) -> frozenset[ServiceKey]:
 
 
 def _conflict(loser: ObjectKey, message: str) -> Condition:
-    ref = ObjectRef(kind="Ingress", namespace=loser.namespace, name=loser.name)
-    return Condition(object=ref, reason=Reason.CONFLICT, message=message)
+    return Condition(object=ingress_ref(loser), reason=Reason.CONFLICT, message=message)
 
 
 def _merge(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Condition]) -> list[Rule]:
@@ -162,7 +161,10 @@ def _merge(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Conditio
     for (loser, winner_key), refused in lost.items():
         paths = ", ".join(f"{rule.kind.name} {shown(rule.path_as_written)}" for rule in refused[:NAMED_MAX])
         more = f" and {len(refused) - NAMED_MAX} more" if len(refused) > NAMED_MAX else ""
-        conditions.append(_conflict(loser, f"host {host_text(key)}: {paths}{more} belong to Ingress {winner_key}, which is older"))
+        belong = "belongs" if len(refused) == 1 else "belong"
+        conditions.append(
+            _conflict(loser, f"host {host_text(key)}: {paths}{more} {belong} to Ingress {winner_key}, which comes first")
+        )
     return sorted(rules.values(), key=rule_order)
 
 
@@ -173,14 +175,14 @@ def _default(key: HostKey, claims: Sequence[RouteClaim], conditions: list[Condit
         if claim.default is None:
             continue
         if claim.object.namespace != owner.namespace:
-            why = f"Ingress {owner}, which is older, owns the host"
+            why = f"Ingress {owner}, which comes first, owns the host"
         elif default is None:
             default = claim.default
             continue
         elif (default.backends, default.policies) == (claim.default.backends, claim.default.policies):
             continue
         else:
-            why = f"that of Ingress {default.object}, which is older, is used"
+            why = f"that of Ingress {default.object}, which comes first, is used"
         what = "spec.defaultBackend is not used for other paths of host"
         conditions.append(_conflict(claim.object, f"{what} {host_text(key)}: {why}"))
     return default
@@ -202,11 +204,10 @@ def _within_room(key: HostKey, claims: Sequence[RouteClaim], rules: Sequence[Rul
         else:
             dropped[rule.object] = dropped.get(rule.object, 0) + 1
     for ingress, n in dropped.items():
-        ref = ObjectRef(kind="Ingress", namespace=ingress.namespace, name=ingress.name)
         message = (
             f"host {host_text(key)}: {n} paths are left out, because the host's rules exceed {BLOB_ROOM} bytes: use more hosts"
         )
-        conditions.append(Condition(object=ref, reason=Reason.TOO_LARGE, message=message))
+        conditions.append(Condition(object=ingress_ref(ingress), reason=Reason.TOO_LARGE, message=message))
     return sorted(kept, key=rule_order)
 
 

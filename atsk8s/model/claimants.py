@@ -12,14 +12,14 @@ from typing import Final, TypeAlias, TypeVar
 from atsk8s.api.core import Namespace
 from atsk8s.api.meta import ObjectKey
 from atsk8s.api.networking import Ingress, IngressClass
-from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
 from atsk8s.errors import Reason, SettingsError
 from atsk8s.model.access import Access
 from atsk8s.model.grants import Grant, parse_domain_access_list
 from atsk8s.model.ingress import Claims, Shared, class_of, translate
-from atsk8s.model.ir import Condition, ObjectRef
+from atsk8s.model.ir import Condition, ingress_ref
 from atsk8s.model.quotas import NamespaceQuota, Quota, usage_text
 from atsk8s.model.snippets import SnippetRules
+from atsk8s.settings import CONTROLLER_NAME, Settings, Tenancy
 
 M = TypeVar("M")
 
@@ -235,8 +235,7 @@ class Claimants:
         else:
             why = f"its {usage_text(wanted)} are more than a namespace may have, {self._quota}"
             remedy = "make it smaller, or ask the administrator"
-        ref = ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
-        beyond = Condition(object=ref, reason=Reason.LIMIT_EXCEEDED, message=f"rejected: {why}: {remedy}", fatal=True)
+        beyond = Condition(object=ingress_ref(key), reason=Reason.LIMIT_EXCEEDED, message=f"rejected: {why}: {remedy}", fatal=True)
         return Claims(conditions=(*wanted.conditions, beyond))
 
 

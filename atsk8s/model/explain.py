@@ -19,6 +19,7 @@ from atsk8s.model.ir import (
     Service,
     TlsPolicy,
     VirtualHost,
+    ingress_ref,
 )
 from atsk8s.model.matching import match_rule
 from atsk8s.model.names import FALLBACK, NO_HOST, host_text, wildcard_over
@@ -62,8 +63,7 @@ def explain(state: Changes, authority: str, path: str, verdict: Verdict) -> Plai
     if rule is not None:
         answer["rule"] = _rule(rule)
         answer["services"] = {str(b.service): _service(state.services.get(b.service)) for b in rule.backends}
-        ref = ObjectRef(kind="Ingress", namespace=rule.object.namespace, name=rule.object.name)
-        answer["conditions"] = [_condition(condition) for condition in verdict(ref)]
+        answer["conditions"] = [_condition(condition) for condition in verdict(ingress_ref(rule.object))]
     answer["others"] = others(state.vhosts, tried, vhost, rule, normal_path)
     policy = next((state.tls[key] for key in (*tried[:-1], FALLBACK) if key in state.tls), None)
     if policy is not None:

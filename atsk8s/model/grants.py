@@ -16,7 +16,7 @@ from atsk8s.model.names import is_subdomain, shown
 ENTRIES_MAX: Final = 4096
 NAMESPACES_MAX: Final = 1024  # of one entry
 ANY: Final = "*"
-_HOST_CHARS_MIN: Final = 3  # "a.b": a shorter host is matched by "*" alone, as it was
+HOST_CHARS_MIN: Final = 3  # "a.b": a shorter host is matched by "*" alone, as it was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def domain_matches(domain: str, host: str) -> bool:
     """Whether a domain as `Grant` describes it stands for `host`.  A wildcard host is only matched by what covers all of it."""
     if domain == ANY:
         return True
-    if len(host) < _HOST_CHARS_MIN:
+    if len(host) < HOST_CHARS_MIN:
         return False
     parent = host.partition(".")[2]
     if domain.startswith("*."):
@@ -108,7 +108,7 @@ def parse_domain(text: str) -> str:
     """
     domain = text.lower() if text.isascii() else text
     name = domain.removeprefix("*").removeprefix(".") if domain.startswith("*") else domain
-    if domain != ANY and (len(name) < _HOST_CHARS_MIN or not is_subdomain(name)):
+    if domain != ANY and (len(name) < HOST_CHARS_MIN or not is_subdomain(name)):
         raise ValueError("is no domain: write *, a.example, *.a.example or *a.example")
     return domain
 

@@ -15,7 +15,7 @@ from atsk8s.api.networking import HTTPIngressPath, Ingress, IngressBackend, Ingr
 from atsk8s.errors import Reason, RejectError
 from atsk8s.model.annotated import Fault, ingress_annotations, policies_of
 from atsk8s.model.cookies import CookieDomain
-from atsk8s.model.ir import Backend, Condition, HostKey, ObjectRef, PathMatchKind, Rule, ServiceKey
+from atsk8s.model.ir import Backend, Condition, HostKey, PathMatchKind, Rule, ServiceKey, ingress_ref
 from atsk8s.model.names import FALLBACK, NO_HOST, host_key, is_subdomain, shown
 from atsk8s.model.paths import match_kind, match_path
 from atsk8s.model.policies import Policy
@@ -87,6 +87,18 @@ class Claims:
     tls: tuple[tuple[HostKey, TlsClaim], ...] = ()
     conditions: tuple[Condition, ...] = ()
 
+    def services(self) -> list[ServiceKey]:
+        """Every service that it names; one may be there more than once."""
+        shared: dict[int, tuple[Backend, ...]] = {}  # most rules of an Ingress lead to the same few
+        for _, claim in self.routes:
+            for rule in claim.rules if claim.default is None else (*claim.rules, claim.default):
+                shared[id(rule.backends)] = rule.backends
+        return [backend.service for backends in shared.values() for backend in backends]
+
+    def secrets(self) -> set[ObjectKey]:
+        """Every Secret that it names."""
+        return {secret for _, claim in self.tls for secret in claim.secrets}
+
 
 def class_of(ingress: Ingress) -> str | None:
     """The class that an Ingress names; None: none, so that the cluster's default class decides.
@@ -122,12 +134,10 @@ def translate(
         return _Translation(key, ingress, shared, is_isolated=is_isolated, snippets=snippets).claims()
     except RejectError as rejection:
         return Claims(
-            conditions=(Condition(object=_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),)
+            conditions=(
+                Condition(object=ingress_ref(key), reason=rejection.reason, message=f"rejected: {rejection.message}", fatal=True),
+            )
         )
-
-
-def _ref(key: ObjectKey) -> ObjectRef:
-    return ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
 
 
 def _check_count(n_hosts: int, field: str) -> None:
@@ -172,12 +182,12 @@ class _Translation:
             self._complain(Reason.INVALID_ANNOTATION, self._cookies.message())
         if self._n_untold:
             message = f"{self._n_untold} more parts of it are left out"
-            self._conditions.append(Condition(object=_ref(self._key), reason=Reason.MALFORMED, message=message))
+            self._conditions.append(Condition(object=ingress_ref(self._key), reason=Reason.MALFORMED, message=message))
         return Claims(routes=routes, tls=tls, conditions=tuple(self._conditions))
 
     def _complain(self, reason: Reason, message: str) -> None:
         if len(self._conditions) < CONDITIONS_MAX:
-            self._conditions.append(Condition(object=_ref(self._key), reason=reason, message=message))
+            self._conditions.append(Condition(object=ingress_ref(self._key), reason=reason, message=message))
         else:
             self._n_untold += 1
 

@@ -30,7 +30,10 @@ class PathMatchKind(IntEnum):
 
 @unique
 class Place(IntEnum):
-    """Where a virtual host or a TLS policy stands in a listener; the integers are `enum atsk_vhost_place` of plugin_c/table/publish.h."""
+    """Where a virtual host or a TLS policy stands in a listener.
+
+    The integers are `enum atsk_vhost_place` of plugin_c/table/publish.h.
+    """
 
     EXACT = 0
     WILDCARD = 1
@@ -130,9 +133,9 @@ class Rule:
     """One path of one virtual host and where it leads.
 
     `object` is the key of the object that the rule comes from.  No backend means that the object names nothing that can serve
-    (a resource backend, say): such a rule answers 503.  `path` is normalised as plugin_c/table/request.h does, starts with "/", and for
-    a PREFIX other than "/" has no trailing slash; `path_as_written` is what the object has.  `policies` are sorted by kind, no
-    kind twice; rules of one object share one tuple.
+    (a resource backend, say): such a rule answers 503.  `path` is normalised as plugin_c/table/request.h does, starts with "/",
+    and for a PREFIX other than "/" has no trailing slash; `path_as_written` is what the object has.  `policies` are sorted by
+    kind, no kind twice; rules of one object share one tuple.
     """
 
     object: ObjectKey
@@ -186,6 +189,11 @@ class ObjectRef:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def ingress_ref(key: ObjectKey) -> ObjectRef:
+    """The Ingress `key`."""
+    return ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

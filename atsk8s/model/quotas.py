@@ -157,5 +157,4 @@ def usage_text(claims: Claims) -> str:
 def _use(claims: Claims) -> tuple[set[HostKey], set[ObjectKey], int]:
     hosts = {host for host, _ in claims.routes}
     hosts.update(host for host, _ in claims.tls)
-    secrets = {secret for _, claim in claims.tls for secret in claim.secrets}
-    return hosts, secrets, sum(len(claim.rules) + (claim.default is not None) for _, claim in claims.routes)
+    return hosts, claims.secrets(), sum(len(claim.rules) + (claim.default is not None) for _, claim in claims.routes)

@@ -76,7 +76,7 @@ class _Faults:
 
 def resolve_service(
     key: ServiceKey,
-    service: core.Service | None,
+    service: core.Service,
     slices: Iterable[EndpointSlice],
     rules: AddressRules,
     here: Whereabouts = NOWHERE,
@@ -87,15 +87,12 @@ def resolve_service(
 
     Args:
         key: as an Ingress refers to it; a number is the Service's port, not the pods' (`targetPort`).
-        service: the object, or None if there is none.
+        service: the object.
         slices: those labelled with the Service's name, in any order.
         rules: which addresses are refused.
         here: where the proxy runs.
     """
     faults = _Faults(key)
-    if service is None:
-        faults.service(Reason.NOT_FOUND, f"an Ingress refers to port {key.port} of it, but there is no such Service: create it")
-        return Service(key=key), tuple(faults.found)
     made = _resolved(key, service, slices, rules, here, faults)
     if service.metadata.annotations:
         said, bad = service_annotations(service.metadata.annotations)

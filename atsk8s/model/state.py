@@ -16,11 +16,10 @@ from atsk8s.api import core
 from atsk8s.api.discovery import EndpointSlice
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.api.networking import Ingress, IngressClass
-from atsk8s.config import EndpointSlices, Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason, RejectError
 from atsk8s.model.assemble import assemble_fallback, assemble_tls, assemble_vhost, services_of
 from atsk8s.model.changes import Changes as Changes
-from atsk8s.model.claimants import Claimants
+from atsk8s.model.claimants import NO_CLAIMS, Claimants
 from atsk8s.model.explain import dump, explain
 from atsk8s.model.grants import Grant
 from atsk8s.model.host_certificates import HostCertificate, policy_for
@@ -36,11 +35,14 @@ from atsk8s.model.ir import (
     ServiceKey,
     TlsPolicy,
     VirtualHost,
+    ingress_ref,
 )
+from atsk8s.model.missing import Missing
 from atsk8s.model.names import FALLBACK
 from atsk8s.model.services import AddressRules, Whereabouts, resolve_service
 from atsk8s.model.tenancy import StrictTenancy
-from atsk8s.model.verdicts import Verdicts
+from atsk8s.model.verdicts import Origin, Verdicts
+from atsk8s.settings import EndpointSlices, Settings, Tenancy
 
 O = TypeVar("O", bound=KubeObject)
 K = TypeVar("K")
@@ -100,6 +102,8 @@ class Model:
         self._resolved: dict[ServiceKey, Service] = {}
         self._certificates: dict[ObjectKey, Certificate | None] = {}
         self._verdicts = Verdicts()
+        self._missing_services = Missing("Service", "but there is no such Service: create it")
+        self._missing_secrets = Missing("Secret", f"but there is no {core.TLS_SECRET_TYPE} Secret of this name: create it")
         self._expiries: list[tuple[int, ObjectKey]] = []  # a heap; entries of replaced certificates are skipped when they come up
         # What is not drained yet: dirty, and done by a drain that did not reach its end.
         self._dirty_hosts: dict[HostKey, None] = {FALLBACK: None}
@@ -165,6 +169,8 @@ class Model:
         for host in self._tls_claims.replace(former.tls, now.tls):
             self._dirty_tls[host] = None
         self._verdicts.put(("Ingress", key), now.conditions)
+        self._missing_services.replace(key, _objects(former.services()), _objects(now.services()))
+        self._missing_secrets.replace(key, former.secrets(), now.secrets())
         shared = self._claimants.shared
         if len(shared) > _SHARED_SPARE + 2 * len(self._service_uses):
             shared.clear()  # most are of Ingresses that are gone; the others are shared less, no more
@@ -221,6 +227,8 @@ class Model:
         self._note_expired(now_s)
         for secret in tuple(self._dirty_certificates):
             self._drain_certificate(secret, now_s)
+        self._missing_services.drain(self._verdicts, lambda ingress: _objects(self._claims(ingress).services()))
+        self._missing_secrets.drain(self._verdicts, lambda ingress: self._claims(ingress).secrets())
         # All are empty; but one that was large once has its places still, and whoever walks it walks over these.
         for dirty in (self._dirty_hosts, self._dirty_tls, self._dirty_services, self._dirty_certificates):
             dirty.clear()
@@ -295,11 +303,15 @@ class Model:
     def _drain_service(self, key: ServiceKey) -> None:
         new: Service | None = None
         conditions: tuple[Condition, ...] = ()
+        owner = ObjectKey(key.namespace, key.name)
+        found = self._services.get(owner)
         if key in self._service_uses:
-            owner = ObjectKey(key.namespace, key.name)
-            slices = self._slices_of.get(owner, {})
-            in_order = slices.values() if len(slices) < 2 else (slices[name] for name in sorted(slices))
-            new, conditions = resolve_service(key, self._services.get(owner), in_order, self._address_rules, self._here)
+            new = Service(key=key)
+            if found is not None:
+                slices = self._slices_of.get(owner, {})
+                in_order = slices.values() if len(slices) < 2 else (slices[name] for name in sorted(slices))
+                new, conditions = resolve_service(key, found, in_order, self._address_rules, self._here)
+        self._missing_services.note(owner, is_absent=found is None and owner in self._ports_of)
         self._verdicts.put(("service", key), conditions)
         if new != self._resolved.get(key):
             _set(self._resolved, key, new)
@@ -320,6 +332,7 @@ class Model:
         new, conditions = self._certificate(key) if is_used else (None, ())
         if new is not None and new.not_after_s <= now_s:
             conditions = (_expired(new),)
+        self._missing_secrets.note(key, is_absent=is_used and key not in self._secrets)
         self._verdicts.put(("certificate", key), conditions)
         if not is_used:
             if was_known:
@@ -338,16 +351,13 @@ class Model:
         del self._dirty_certificates[key]
 
     def _certificate(self, key: ObjectKey) -> tuple[Certificate | None, tuple[Condition, ...]]:
+        secret = self._secrets.get(key)
+        if secret is None:
+            return None, ()
         # Imported with the first Secret in use: a tenth of a second that a start without TLS need not pay.
         from atsk8s.model.certificates import certificate
 
-        secret = self._secrets.get(key)
         try:
-            if secret is None:
-                raise RejectError(
-                    Reason.NOT_FOUND,
-                    f"an Ingress or an option refers to it, but there is no {core.TLS_SECRET_TYPE} Secret of this name",
-                )
             return certificate(key, secret), ()
         except RejectError as rejection:
             ref = ObjectRef(kind="Secret", namespace=key.namespace, name=key.name)
@@ -377,21 +387,24 @@ class Model:
     def verdict(self, ref: ObjectRef) -> tuple[Condition, ...]:
         """What is wrong with one object, sorted; () is "accepted".
 
-        An Ingress also has what is wrong with the Services and Secrets that it names, where that is for its author to mend.
+        An Ingress also has what is wrong with the Services and Secrets that it names.
         """
         found = self._verdicts.of(ref)
         if ref.kind != "Ingress":
             return found
-        claims = self._claimants.claims(ObjectKey(ref.namespace, ref.name))
-        if claims is None:
-            return found
+        claims = self._claims(ObjectKey(ref.namespace, ref.name))
+        named: list[Origin] = [("service", service) for service in claims.services()]
+        named += [("certificate", secret) for secret in claims.secrets()]
         shared = {
             replace(condition, object=ref, message=f"{condition.object}: {condition.message}", fatal=False)
-            for origin in _named_by(claims)
+            for origin in named
             for condition in self._verdicts.from_origin(origin)
             if condition.object.kind in ("Service", "Secret")
         }
         return tuple(sorted({*found, *shared}))
+
+    def _claims(self, ingress: ObjectKey) -> Claims:
+        return self._claimants.claims(ingress) or NO_CLAIMS
 
     def conditions(self) -> Iterator[Condition]:
         """Everything that is wrong with any object, once, in no order."""
@@ -399,7 +412,7 @@ class Model:
 
     def verdicts(self) -> Mapping[ObjectRef, tuple[Condition, ...]]:
         """The verdict of every Ingress of ours, and of every other object that has conditions, sorted by object."""
-        refs = {ObjectRef(kind="Ingress", namespace=key.namespace, name=key.name) for key in self._claimants}
+        refs = set(map(ingress_ref, self._claimants))
         refs.update(condition.object for condition in self._verdicts)
         return {ref: self.verdict(ref) for ref in sorted(refs)}
 
@@ -447,14 +460,8 @@ def _with_ghosts(ghosts: Mapping[K, V | None], out: dict[K, V | None], state: Ma
     return out
 
 
-def _named_by(claims: Claims) -> set[tuple[str, ObjectKey | HostKey | ServiceKey]]:
-    origins: set[tuple[str, ObjectKey | HostKey | ServiceKey]] = set()
-    for _, route in claims.routes:
-        for rule in route.rules if route.default is None else (*route.rules, route.default):
-            origins.update(("service", backend.service) for backend in rule.backends)
-    for _, tls in claims.tls:
-        origins.update(("certificate", secret) for secret in tls.secrets)
-    return origins
+def _objects(services: Iterable[ServiceKey]) -> set[ObjectKey]:
+    return {ObjectKey(service.namespace, service.name) for service in services}
 
 
 def _expired(found: Certificate) -> Condition:

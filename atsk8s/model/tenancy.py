@@ -122,7 +122,7 @@ class StrictTenancy:
             return None
         oldest = claims[0].object
         if host.place is not Place.WILDCARD:
-            return Owner(namespace=oldest.namespace, why=f"the host belongs to Ingress {oldest}, which is older")
+            return Owner(namespace=oldest.namespace, why=f"the host belongs to Ingress {oldest}, which comes first")
         blocker = self._groups[host].first_foreign(oldest.namespace)
         return _blocked(blocker) if blocker is not None else None
 
@@ -142,7 +142,7 @@ class StrictTenancy:
         for claim in claims:
             blocker = group.first_foreign(claim.object.namespace)
             if blocker is None or blocker.precedence > claim.precedence:
-                return Owner(namespace=claim.object.namespace, why=f"Ingress {claim.object} is older")
+                return Owner(namespace=claim.object.namespace, why=f"Ingress {claim.object} comes first")
         return _blocked(blocker) if blocker is not None else None
 
     def _owner_by_wildcard(self, host: HostKey) -> Owner | None:

@@ -1,4 +1,4 @@
-"""The kinds that are watched: one table, which the RBAC rules, the sources and their tests read."""
+"""The kinds that are watched: one table, which the sources and their tests read, and deploy/rbac is held against."""
 
 from __future__ import annotations
 

@@ -12,14 +12,16 @@ from typing import IO, Any, Final
 
 from atsk8s.api.meta import ObjectKey
 from atsk8s.cluster_settings.state import ClusterSettings
-from atsk8s.config import Settings, parse_settings
+from atsk8s.config import parse_settings
 from atsk8s.errors import KubeError, Reason
 from atsk8s.model.ir import Condition, ObjectRef
 from atsk8s.model.normalise import RequestFault, normalise_host
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings
 from atsk8s.source.documents import Plain
 from atsk8s.source.interface import Problem
 from atsk8s.source.kinds import CONFIG_MAP, INGRESS, KINDS, SECRET
+from atsk8s.source.manifest_objects import key_of
 from atsk8s.source.manifests import MAX_FILE_BYTES, ManifestSource
 from atsk8s.tools.unused import unused_fields
 
@@ -196,10 +198,10 @@ def _unused(documents: Sequence[Plain]) -> Mapping[ObjectRef, tuple[Finding, ...
         fields = [Finding(reason="NoEffect", message=f"{field}: {remedy}") for field, remedy in unused_fields(document)]
         if not fields or not isinstance(document, dict):
             continue
-        meta, kind = document.get("metadata"), kinds.get(str(document.get("kind")))
-        if kind is not None and isinstance(meta, dict):
-            namespace = str(meta.get("namespace") or "default") if kind.namespaced else ""
-            ref = _ref(kind.name, ObjectKey(namespace, str(meta.get("name"))))
+        kind = kinds.get(str(document.get("kind")))
+        key = key_of(kind, document) if kind is not None else None
+        if kind is not None and key is not None:
+            ref = _ref(kind.name, key)
             found[ref] = (*found.get(ref, ()), *fields)
     return found
 

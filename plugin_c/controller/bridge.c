@@ -45,15 +45,15 @@ atsk_py_commit_begin(void)
 }
 
 int
-atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len)
+atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len, uint32_t max_failures)
 {
-  return atsk_commit_service(id, span_of(records, records_len));
+  return atsk_commit_service(id, span_of(records, records_len), max_failures);
 }
 
 int
-atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port)
+atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port, uint32_t max_failures)
 {
-  return atsk_commit_service_name(id, str_of(name, name_len), port);
+  return atsk_commit_service_name(id, str_of(name, name_len), port, max_failures);
 }
 
 int
@@ -143,10 +143,12 @@ int
 atsk_py_state_save(const char *dir, int with_certificates, uint64_t now_s, struct atsk_py_saved *out)
 {
   uint8_t options[ATSK_OPTIONS_DIGEST];
+  struct atsk_settings settings;
   struct atsk_state_saved saved = {0, 0};
   atsk_controller_options(options);
+  atsk_settings_copy(&settings);
   memset(out, 0, sizeof *out);
-  enum atsk_status st = atsk_state_save(dir, options, atsk_settings_view(), with_certificates != 0, now_s, &saved, out->why);
+  enum atsk_status st = atsk_state_save(dir, options, &settings, with_certificates != 0, now_s, &saved, out->why);
   out->version        = saved.version;
   out->size_bytes     = saved.size_bytes;
   return st;

@@ -4,8 +4,8 @@
 
 /* --- commits: publish.h tells what each does ------------------------------------------------------------------------------ */
 int atsk_py_commit_begin(void);
-int atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len);
-int atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port);
+int atsk_py_commit_service(uint64_t id, const uint8_t *records, size_t records_len, uint32_t max_failures);
+int atsk_py_commit_service_name(uint64_t id, const char *name, size_t name_len, uint16_t port, uint32_t max_failures);
 int atsk_py_commit_service_drop(uint64_t id);
 int atsk_py_commit_certificate(uint64_t id, const uint8_t *chain, size_t chain_len, const uint8_t *key, size_t key_len);
 int atsk_py_commit_certificate_empty(uint64_t id);
@@ -120,6 +120,10 @@ struct atsk_py_settings {
 
 /* Once, before the first commit is published; copies.  ATSK_E_RANGE, ATSK_E_STATE (a second time, or too late). */
 int atsk_py_settings(const struct atsk_py_settings *settings);
+
+/* The health path from now on, as that of the settings.  The controller's thread.  Copies, and waits for the requests that are being decided.
+ * ATSK_E_RANGE. */
+int atsk_py_health_path(const char *path, size_t len);
 
 /* --- logging, counters, the host process ---------------------------------------------------------------------------------- */
 /* 0 debug, 1 info, 2 warning, 3 error; releases nothing, keeps nothing */

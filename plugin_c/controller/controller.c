@@ -42,6 +42,15 @@ static struct atsk_settings settings, loaded_settings;
 /* Which of the two holds.  They are values: whoever looked at the loaded ones goes on with them. */
 static _Atomic(const struct atsk_settings *) settings_current = &settings;
 
+/* The health path once it was changed; NULL: the settings' holds.  One of two: the writer, who is one, writes the other, and its readers are
+ * gone when path_set() returns. */
+struct health_path {
+  char bytes[ATSK_HEALTH_PATH_MAX];
+  size_t len;
+};
+static struct health_path health_paths[2];
+static _Atomic(const struct health_path *) health_path_changed;
+
 /* Read by the health path on ATS's threads, which take no lock. */
 static atomic_bool ready;
 
@@ -109,9 +118,50 @@ atsk_settings_view(void)
   return atomic_load_explicit(&settings_current, memory_order_acquire);
 }
 
+struct atsk_str
+atsk_health_path_view(const struct atsk_settings *s)
+{
+  /* acquire: the bytes before the pointer to them.  Pairs with: the store in path_set(). */
+  const struct health_path *changed = atomic_load_explicit(&health_path_changed, memory_order_acquire);
+  return changed == NULL ? (struct atsk_str){s->health_path, s->health_path_len} : (struct atsk_str){changed->bytes, changed->len};
+}
+
+static bool
+path_is_sane(const char *path, size_t len)
+{
+  return len > 0 && len <= ATSK_HEALTH_PATH_MAX && path[0] == '/';
+}
+
+/* `path` is sane. */
+static void
+path_set(const char *path, size_t len)
+{
+  /* relaxed: the writer stored it itself. */
+  const struct health_path *now = atomic_load_explicit(&health_path_changed, memory_order_relaxed);
+  struct health_path *next      = &health_paths[now == &health_paths[0]];
+  memcpy(next->bytes, path, len);
+  next->len = len;
+  /* release: the bytes before the pointer to them.  Pairs with: the load in atsk_health_path_view(). */
+  atomic_store_explicit(&health_path_changed, next, memory_order_release);
+  atsk_readers_wait();
+}
+
+void
+atsk_settings_copy(struct atsk_settings *out)
+{
+  *out = *atsk_settings_view();
+  (void)atsk_read_begin();
+  const struct atsk_str path = atsk_health_path_view(out);
+  memmove(out->health_path, path.ptr, path.len);
+  atsk_read_end();
+  memset(out->health_path + path.len, 0, sizeof out->health_path - path.len);
+  out->health_path_len = path.len;
+}
+
 void
 atsk_settings_set_loaded(const struct atsk_settings *given)
 {
+  path_set(given->health_path, given->health_path_len); /* which may be a ConfigMap's: until ConfigMaps have been read again */
   loaded_settings = *given;
   /* relaxed: the table is not published yet, and its root orders. */
   atomic_store_explicit(&settings_current, &loaded_settings, memory_order_relaxed);
@@ -315,9 +365,8 @@ int
 atsk_py_settings(const struct atsk_py_settings *given)
 {
   struct atsk_defaults defaults;
-  if (given->health_path_len == 0 || given->health_path_len > ATSK_HEALTH_PATH_MAX || given->health_path[0] != '/' ||
-      given->n_trusted > ATSK_TRUSTED_MAX || given->start_timeout_ms == 0 || given->start_timeout_ms > 600000 ||
-      defaults_take(given, &defaults) != ATSK_OK) {
+  if (!path_is_sane(given->health_path, given->health_path_len) || given->n_trusted > ATSK_TRUSTED_MAX ||
+      given->start_timeout_ms == 0 || given->start_timeout_ms > 600000 || defaults_take(given, &defaults) != ATSK_OK) {
     return ATSK_E_RANGE;
   }
   for (size_t i = 0; i < given->n_trusted; i++) {
@@ -349,6 +398,16 @@ atsk_py_settings(const struct atsk_py_settings *given)
   state.start_timeout_ms = (int)given->start_timeout_ms;
   state.is_set           = true;
   state_unlock(true);
+  return ATSK_OK;
+}
+
+int
+atsk_py_health_path(const char *path, size_t len)
+{
+  if (!path_is_sane(path, len)) {
+    return ATSK_E_RANGE;
+  }
+  path_set(path, len);
   return ATSK_OK;
 }
 

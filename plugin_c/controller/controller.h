@@ -23,7 +23,7 @@ struct atsk_network {
 /* What the request path needs of the options.  A value: whoever holds a table (the acquire load of atsk_read_begin) sees it whole, and
  * nobody else may look.  There is one before the first table is published; after a last good state's, Python's take its place once. */
 struct atsk_settings {
-  char health_path[ATSK_HEALTH_PATH_MAX + 1u]; /* normalised; starts with '/' */
+  char health_path[ATSK_HEALTH_PATH_MAX + 1u]; /* as the process started; normalised; starts with '/' */
   size_t health_path_len;
   struct atsk_network trusted[ATSK_TRUSTED_MAX]; /* clients whose X-Forwarded-* headers are believed */
   size_t n_trusted;
@@ -35,6 +35,13 @@ struct atsk_settings {
 };
 
 const struct atsk_settings *atsk_settings_view(void);
+
+/* The health path that holds now: a ConfigMap's, that of a last good state until Python gives one, or the settings'.  Borrowed: inside a read
+ * section. */
+struct atsk_str atsk_health_path_view(const struct atsk_settings *settings);
+
+/* A copy of the settings that hold now, with the health path that does: what a last good state has. */
+void atsk_settings_copy(struct atsk_settings *out);
 
 /* The settings of a last good state, until Python gives its own: before the state's table is published. */
 void atsk_settings_set_loaded(const struct atsk_settings *settings);

@@ -128,8 +128,11 @@ settings_take(struct cursor *cursor, struct atsk_settings *out)
 static enum atsk_status
 service_stage(struct cursor body)
 {
-  uint64_t *id = ids_take(&body, 1);
-  return id == NULL ? ATSK_E_TRUNCATED : atsk_commit_service(*id, (struct atsk_span){body.at, body.left});
+  const struct atsk_state_service *fixed = take(&body, sizeof *fixed);
+  if (fixed == NULL || fixed->id >= ATSK_STATE_ID_LOADED) {
+    return ATSK_E_TRUNCATED;
+  }
+  return atsk_commit_service(fixed->id | ATSK_STATE_ID_LOADED, (struct atsk_span){body.at, body.left}, fixed->max_failures);
 }
 
 static enum atsk_status
@@ -146,7 +149,7 @@ name_stage(struct cursor body)
       memcmp(normal.bytes, as_written.ptr, as_written.len) != 0) {
     return ATSK_E_HOST;
   }
-  return atsk_commit_service_name(fixed->id | ATSK_STATE_ID_LOADED, as_written, fixed->port);
+  return atsk_commit_service_name(fixed->id | ATSK_STATE_ID_LOADED, as_written, fixed->port, fixed->max_failures);
 }
 
 static enum atsk_status

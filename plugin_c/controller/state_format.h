@@ -1,4 +1,4 @@
-/* The byte layout of the last good state, version 2: DIR/table.state, written and read by state.c on one machine.  Fixed-width
+/* The byte layout of the last good state, version 3: DIR/table.state, written and read by state.c on one machine.  Fixed-width
  * little-endian structs; everything starts at a multiple of 8 bytes, and what is shorter is filled up with zeros.
  *
  *   header | settings, networks, health path | records...
@@ -13,7 +13,7 @@
 #include "policy/defaults.h"
 
 #define ATSK_STATE_MAGIC 0x54534B41u /* "AKST" */
-#define ATSK_STATE_VERSION 2u
+#define ATSK_STATE_VERSION 3u
 #define ATSK_STATE_MAX (1u << 30) /* bytes; some 4,000,000 simple routes */
 #define ATSK_STATE_NAME "table.state"
 #define ATSK_OPTIONS_DIGEST 32u /* bytes */
@@ -71,13 +71,15 @@ struct atsk_state_record {
 
 struct atsk_state_service {
   uint64_t id;
+  uint32_t max_failures; /* endpoint_set.h */
+  uint32_t reserved;
 };
 
 struct atsk_state_name {
   uint64_t id;
   uint16_t port; /* host order */
   uint16_t name_len;
-  uint32_t reserved;
+  uint32_t max_failures; /* endpoint_set.h */
 };
 
 struct atsk_state_certificate { /* without material: both lengths 0 */
@@ -106,6 +108,7 @@ ATSK_STATIC_ASSERT(sizeof(struct atsk_state_header) == 80, "header layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_settings) == 80, "settings layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_network) == 24, "network layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_record) == 8, "record layout");
+ATSK_STATIC_ASSERT(sizeof(struct atsk_state_service) == 16, "service layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_name) == 16, "name layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_certificate) == 16, "certificate layout");
 ATSK_STATIC_ASSERT(sizeof(struct atsk_state_vhost) == 16, "virtual host layout");

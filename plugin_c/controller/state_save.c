@@ -123,19 +123,21 @@ service_add(struct sink *sink, const struct atsk_service *service)
   }
   atsk_service_view(service, &view);
   if (view.name.len > 0) {
-    const struct atsk_state_name fixed = {.id = id, .port = view.port, .name_len = (uint16_t)view.name.len};
-    uint8_t *at                        = record_add(sink, ATSK_STATE_SERVICE_NAME, sizeof fixed + filled_up(view.name.len));
+    const struct atsk_state_name fixed = {
+      .id = id, .port = view.port, .name_len = (uint16_t)view.name.len, .max_failures = view.max_failures};
+    uint8_t *at = record_add(sink, ATSK_STATE_SERVICE_NAME, sizeof fixed + filled_up(view.name.len));
     if (at != NULL) {
       put(&at, &fixed, sizeof fixed);
       put(&at, view.name.ptr, view.name.len);
     }
     return;
   }
-  uint8_t *at = record_add(sink, ATSK_STATE_SERVICE, sizeof id + view.n * sizeof(struct atsk_endpoint_record));
+  const struct atsk_state_service fixed = {.id = id, .max_failures = view.max_failures};
+  uint8_t *at = record_add(sink, ATSK_STATE_SERVICE, sizeof fixed + view.n * sizeof(struct atsk_endpoint_record));
   if (at == NULL) {
     return;
   }
-  put(&at, &id, sizeof id);
+  put(&at, &fixed, sizeof fixed);
   for (uint32_t i = 0; i < view.n; i++) {
     struct atsk_endpoint_record record;
     atsk_endpoints_record(&view, i, &record);

@@ -24,6 +24,8 @@ ATSK_BEGIN_DECLS
   X(LIMITED_TOTAL_CONCURRENCY, "atsk8s_limited_total", "total_concurrency", "")                                             \
   X(LIMITS_UNCOUNTED, "atsk8s_limits_uncounted_total", "", "Requests that passed a limit uncounted: its table was full")    \
   X(BODIES_CUT, "atsk8s_bodies_cut_total", "", "Bodies without a length that were cut when they had become too large")      \
+  X(HEADERS_CUT, "atsk8s_headers_cut_total", "", "Connections cut: the request's header dripped for too long")              \
+  X(REQUESTS_CUT, "atsk8s_requests_cut_total", "", "Requests cut by request-timeout, as they dripped")                      \
   X(ENDPOINT_FAILURES_CONNECT, "atsk8s_endpoint_failures_total", "connect", "Attempts at an endpoint that failed")          \
   X(ENDPOINT_FAILURES_TIMEOUT, "atsk8s_endpoint_failures_total", "timeout", "")                                             \
   X(ENDPOINT_FAILURES_STATUS, "atsk8s_endpoint_failures_total", "status", "")                                               \

@@ -45,6 +45,7 @@ struct atsk_endpoint_set {
   uint32_t stride;              /* of weighted turns: prime to total_weight, some 0.618 of it */
   uint32_t name_len;            /* of an ExternalName; else 0 */
   uint32_t eligible;            /* the flag that makes an endpoint so: ATSK_ENDPOINT_READY, or _SERVING where none is ready */
+  uint32_t max_failures;        /* of an endpoint in a row, that eject it; 0: never; ATSK_NONE: as the process's rules say */
   struct atsk_service *service; /* counted: it outlives its sets */
   struct atsk_retired retired;
   struct atsk_endpoint endpoints[]; /* sorted by family, address, port */

@@ -4,6 +4,7 @@
 #include "endpoints/affinity.h"
 #include "endpoints/balance.h"
 #include "endpoints/endpoint_layout.h"
+#include "endpoints/health.h"
 #include "base/retire.h"
 
 #include <stdatomic.h>
@@ -49,6 +50,16 @@ atsk_endpoint_set_release(struct atsk_endpoint_set *set)
   if (atomic_fetch_sub_explicit(&set->holds, 1, memory_order_acq_rel) == 1) {
     set_free(set);
   }
+}
+
+enum atsk_status
+atsk_endpoint_set_eject_after(struct atsk_endpoint_set *set, uint32_t max_failures)
+{
+  if (max_failures > ATSK_HEALTH_FAILURES_MAX && max_failures != ATSK_NONE) {
+    return ATSK_E_RANGE;
+  }
+  set->max_failures = max_failures;
+  return ATSK_OK;
 }
 
 void
@@ -124,6 +135,7 @@ set_create(struct atsk_service *service, const struct shape *shape)
   set->stride       = 1;
   set->name_len     = (uint32_t)shape->name.len;
   set->eligible     = shape->eligible;
+  set->max_failures = ATSK_NONE;
   set->service      = service;
   /* relaxed: the caller has the service, so the count is not 0.  Given back by: set_free(). */
   atomic_fetch_add_explicit(&service->holds, 1, memory_order_relaxed);

@@ -20,6 +20,10 @@ enum atsk_status atsk_endpoint_set_create(struct atsk_service *service, struct a
 enum atsk_status atsk_endpoint_set_create_name(struct atsk_service *service, struct atsk_str name, uint16_t port,
                                                struct atsk_endpoint_set **out) ATSK_MUST_CHECK;
 
+/* Of a set that was not swapped in yet: how many failures of an endpoint in a row eject it (health.h).  ATSK_NONE, as it was made: as the
+ * process's rules say.  ATSK_E_RANGE. */
+enum atsk_status atsk_endpoint_set_eject_after(struct atsk_endpoint_set *set, uint32_t max_failures) ATSK_MUST_CHECK;
+
 void atsk_endpoint_set_destroy(struct atsk_endpoint_set *set); /* of a set that was never swapped in; NULL is legal */
 
 /* Gives back one hold of a set: its service's, or a pick's. */

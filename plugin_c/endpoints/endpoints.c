@@ -74,7 +74,11 @@ atsk_pick_advance(struct atsk_pick *pick, uint32_t choice)
 bool
 atsk_pick_failed(const struct atsk_pick *pick, const struct atsk_health_rules *rules, uint64_t now_ms, uint64_t random)
 {
-  return atsk_health_failed(pick->set->service, choice_at(pick, pick->current)->state, rules, now_ms, random);
+  struct atsk_health_rules own = *rules;
+  if (pick->set->max_failures != ATSK_NONE) {
+    own.max_failures = pick->set->max_failures;
+  }
+  return atsk_health_failed(pick->set->service, choice_at(pick, pick->current)->state, &own, now_ms, random);
 }
 
 bool
@@ -202,7 +206,7 @@ atsk_service_view(const struct atsk_service *service, struct atsk_endpoints_view
   /* acquire: the set's bytes before the pointer to it.  Pairs with: the exchange in atsk_service_swap(). */
   const struct atsk_endpoint_set *set =
     atomic_load_explicit(&((struct atsk_service *)(uintptr_t)service)->set, memory_order_acquire);
-  *out = (struct atsk_endpoints_view){.set = set};
+  *out = (struct atsk_endpoints_view){.set = set, .max_failures = set == NULL ? ATSK_NONE : set->max_failures};
   if (set != NULL && set->name_len > 0) {
     out->name = (struct atsk_str){atsk_set_name(set), set->name_len};
     out->port = set->endpoints[0].port;

@@ -39,7 +39,8 @@ uint64_t atsk_pick_tag(const struct atsk_pick *pick, uint32_t choice);
 /* Moves the in-flight count to `choice`. */
 void atsk_pick_advance(struct atsk_pick *pick, uint32_t choice);
 
-/* The attempt at the current choice failed, or succeeded.  True: that ejected its endpoint, or ended its ejection (health.h). */
+/* The attempt at the current choice failed, or succeeded.  True: that ejected its endpoint, or ended its ejection (health.h).  `rules`: the
+ * process's, of which the service may say one itself. */
 bool atsk_pick_failed(const struct atsk_pick *pick, const struct atsk_health_rules *rules, uint64_t now_ms, uint64_t random);
 bool atsk_pick_succeeded(const struct atsk_pick *pick);
 
@@ -68,9 +69,10 @@ uint32_t atsk_service_size(const struct atsk_service *service); /* endpoints in 
 /* A service's current endpoints, as a commit handed them over.  Borrowed: inside a read section. */
 struct atsk_endpoints_view {
   const struct atsk_endpoint_set *set;
-  uint32_t n;           /* endpoint records; 0 for an ExternalName */
-  struct atsk_str name; /* of an ExternalName; else absent */
-  uint16_t port;        /* the name's, host order */
+  uint32_t n;            /* endpoint records; 0 for an ExternalName */
+  struct atsk_str name;  /* of an ExternalName; else absent */
+  uint16_t port;         /* the name's, host order */
+  uint32_t max_failures; /* that the service says itself (endpoint_set.h); else ATSK_NONE */
 };
 void atsk_service_view(const struct atsk_service *service, struct atsk_endpoints_view *out);
 void atsk_endpoints_record(const struct atsk_endpoints_view *view, uint32_t i, struct atsk_endpoint_record *out); /* i < n */

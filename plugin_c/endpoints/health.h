@@ -14,8 +14,10 @@ struct atsk_endpoint_set;
 struct atsk_endpoint_state;
 struct atsk_service;
 
+#define ATSK_HEALTH_FAILURES_MAX 1000u
+
 struct atsk_health_rules {
-  uint32_t max_failures; /* in a row, that eject; 0: never */
+  uint32_t max_failures; /* in a row, that eject, up to ATSK_HEALTH_FAILURES_MAX; 0: never */
   uint32_t base_ms;      /* the first ejection's time, doubled by each that follows */
   uint32_t max_ms;       /* but no longer than this; an endpoint that was not ejected for as long begins anew */
 };

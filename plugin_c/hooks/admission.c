@@ -2,6 +2,7 @@
 #include "hooks/admission.h"
 
 #include "hooks/client.h"
+#include "hooks/incoming.h"
 #include "policy/grpc.h"
 #include "controller/stats.h"
 
@@ -92,16 +93,6 @@ atsk_admission_limits(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk
   }
 }
 
-static bool
-has_field(TSRemapRequestInfo *rri, const char *name, int len)
-{
-  TSMLoc field = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, name, len);
-  if (field != TS_NULL_MLOC) {
-    (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
-  }
-  return field != TS_NULL_MLOC;
-}
-
 /* HTTP/1.1 bodies have a length or chunks (RFC 9112 section 6.3).  HTTP/2's may
  * have neither: of a method that has none as a rule we say there is none, and
  * Traffic Server, which looks at the stream, takes it or not. */
@@ -111,7 +102,8 @@ atsk_admission_body(TSHttpTxn txnp, TSRemapRequestInfo *rri, bool is_safe_method
   TSMLoc field  = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH);
   out->is_there = false;
   out->length   = 0;
-  out->has_length = field != TS_NULL_MLOC && !has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING);
+  out->has_length =
+    field != TS_NULL_MLOC && !atsk_incoming_has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING);
   if (field != TS_NULL_MLOC) {
     const int64_t length = TSMimeHdrFieldValueInt64Get(rri->requestBufp, rri->requestHdrp, field, -1);
     (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
@@ -121,7 +113,7 @@ atsk_admission_body(TSHttpTxn txnp, TSRemapRequestInfo *rri, bool is_safe_method
       return;
     }
   }
-  out->is_there = has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
+  out->is_there = atsk_incoming_has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
                   (!is_safe_method && TSHttpTxnClientProtocolStackContains(txnp, "h2") != NULL);
 }
 

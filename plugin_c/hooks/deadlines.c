@@ -1,6 +1,8 @@
 /* See deadlines.h. */
 #include "hooks/deadlines.h"
 
+#include "controller/stats.h"
+
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -9,6 +11,8 @@
 #define SLACK_S 5u /* by which the client's side waits longer than the pod's, so that a silent pod is a 504 and not a cut */
 #define FOREVER_S \
   100000000u /* three years: an HTTP/2 stream takes 0 as "as before" (NetTimeout.h), a connection as a day (net.default_inactivity_timeout) */
+#define GRACE_MS 2500u  /* Traffic Server's own end comes first, where it comes */
+#define CLIENT_MS 2000u /* for the end of the pod's connection to end the transaction */
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 15
 #define KEEPALIVE_PROBES 6 /* 60 + 6 * 15 = ATSK_DEADLINES_DEAD_S */
@@ -30,6 +34,12 @@ atsk_deadlines_init(void)
 {
   records.http1_s = record_read("proxy.config.http.transaction_no_activity_timeout_in");
   records.http2_s = record_read("proxy.config.http2.no_activity_timeout_in");
+}
+
+uint32_t
+atsk_deadlines_header_s(void)
+{
+  return record_read("proxy.config.http.transaction_active_timeout_in");
 }
 
 static TSMgmtInt
@@ -130,6 +140,81 @@ atsk_deadlines_tunnel_watch(TSHttpTxn txnp)
   if (TSHttpTxnServerFdGet(txnp, &fd) == TS_SUCCESS && fd >= 0) {
     keepalive_set(fd);
   }
+}
+
+/* --- one request's end -------------------------------------------------------------------------------------------------------------- */
+
+static void
+deadline_arm(struct atsk_deadline *deadline, uint64_t wait_ms)
+{
+  deadline->pending = TSContScheduleOnThread(deadline->cont, (TSHRTime)wait_ms, TSEventThreadSelf());
+}
+
+static void
+client_cut(TSHttpTxn txnp)
+{
+  int fd = -1;
+  if (TSHttpTxnClientProtocolStackContains(txnp, "h2") == NULL && TSHttpTxnClientFdGet(txnp, &fd) == TS_SUCCESS && fd >= 0) {
+    (void)shutdown(fd, SHUT_RDWR);
+  }
+}
+
+static void
+pod_cut(TSHttpTxn txnp)
+{
+  int fd = -1;
+  if (TSHttpTxnServerFdGet(txnp, &fd) == TS_SUCCESS && fd >= 0) {
+    (void)shutdown(fd, SHUT_RDWR);
+  }
+}
+
+static int
+on_deadline(TSCont contp, TSEvent event, void *edata)
+{
+  struct atsk_deadline *deadline = (struct atsk_deadline *)TSContDataGet(contp);
+  const uint64_t now_ms          = atsk_deadlines_now_ms();
+  (void)event, (void)edata;
+  deadline->pending = NULL;
+  if (now_ms < deadline->end_ms) { /* the wall clock jumped, by which events go */
+    deadline_arm(deadline, deadline->end_ms - now_ms);
+    return 0;
+  }
+  pod_cut(deadline->txnp);
+  if (deadline->is_over) {
+    client_cut(deadline->txnp);
+    return 0;
+  }
+  deadline->is_over = true;
+  deadline->end_ms  = now_ms + CLIENT_MS;
+  atsk_count(ATSK_COUNT_REQUESTS_CUT);
+  deadline_arm(deadline, CLIENT_MS);
+  return 0;
+}
+
+void
+atsk_deadline_begin(struct atsk_deadline *deadline, TSHttpTxn txnp, uint32_t request_ms)
+{
+  const uint64_t wait_ms = (uint64_t)request_ms + GRACE_MS;
+  deadline->txnp         = txnp;
+  deadline->is_over      = false;
+  deadline->end_ms       = atsk_deadlines_now_ms() + wait_ms;
+  deadline->cont         = TSContCreate(on_deadline, TSMutexCreate()); /* an event needs one; it goes with the continuation */
+  TSContDataSet(deadline->cont, deadline);
+  deadline_arm(deadline, wait_ms);
+}
+
+void
+atsk_deadline_end(struct atsk_deadline *deadline)
+{
+  if (deadline->cont == NULL) {
+    return;
+  }
+  if (deadline->pending != NULL) {
+    TSActionCancel(deadline->pending);
+    deadline->pending = NULL;
+  }
+  TSContDestroy(deadline->cont);
+  deadline->cont = NULL;
 }
 
 uint64_t

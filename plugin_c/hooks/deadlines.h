@@ -12,7 +12,8 @@
  *                                    side's, transaction_active_timeout_in, which is set anew after the remap hook
  *   WebSocket                        both sides' from websocket.*
  *
- * All are looked at once a second: what they end, they end up to two seconds late.  ATS's threads. */
+ * All are looked at once a second, where nothing has come in that second: what they end, they end up to two seconds late, and what drips
+ * they do not end.  So a rule's request-timeout has an event of its own behind Traffic Server's clocks.  ATS's threads. */
 #ifndef ATSK_DEADLINES_H
 #define ATSK_DEADLINES_H
 
@@ -46,6 +47,26 @@ void atsk_deadlines_answer(TSHttpTxn txnp, const struct atsk_timeouts *timeouts)
  * that vanished is found within ATSK_DEADLINES_DEAD_S, however long the silence. */
 #define ATSK_DEADLINES_DEAD_S 150
 void atsk_deadlines_tunnel_watch(TSHttpTxn txnp);
+
+/* The end of a request that has a limit of its own and has not ended by Traffic Server's clocks: it drips, in whichever direction.  First the
+ * pod's connection is cut, which ends an attempt, an answer and a body under way; then, if the transaction lives on, an HTTP/1
+ * client's.  (An HTTP/2 client's carries other requests: a stream that its client reads in drips has no end but its own.) */
+struct atsk_deadline {
+  TSHttpTxn txnp;
+  TSCont cont;      /* NULL: none */
+  TSAction pending; /* the next cut */
+  uint64_t end_ms;  /* of atsk_deadlines_now_ms() */
+  bool is_over;     /* cut once */
+};
+
+/* From the remap hook.  `deadline` stays where it is until _end. */
+void atsk_deadline_begin(struct atsk_deadline *deadline, TSHttpTxn txnp, uint32_t request_ms);
+
+/* Ends it, on the thread that began it; legal if it was not begun (cont is NULL). */
+void atsk_deadline_end(struct atsk_deadline *deadline);
+
+/* What records.config gives a request's header [s]; 0: no limit.  As it is now. */
+uint32_t atsk_deadlines_header_s(void);
 
 /* Milliseconds on a steady clock that any thread reads without a system call; never 0. */
 uint64_t atsk_deadlines_now_ms(void);

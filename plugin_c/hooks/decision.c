@@ -64,7 +64,8 @@ incoming_read(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_setting
   if (answer.status != TS_HTTP_STATUS_NONE) {
     return answer;
   }
-  if (in->raw_path.len == settings->health_path_len && memcmp(in->raw, settings->health_path, settings->health_path_len) == 0) {
+  const struct atsk_str health_path = atsk_health_path_view(settings);
+  if (in->raw_path.len == health_path.len && memcmp(in->raw, health_path.ptr, health_path.len) == 0) {
     return atsk_controller_ready() ? answer_healthy : answer_unhealthy;
   }
   answer = answer_of(atsk_incoming_host(txnp, rri, in));

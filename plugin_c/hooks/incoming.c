@@ -111,8 +111,8 @@ atsk_incoming_is_tls(TSHttpTxn txnp)
   return TSHttpTxnClientProtocolStackContains(txnp, "tls/") != NULL;
 }
 
-static bool
-has_field(TSRemapRequestInfo *rri, const char *name, int len)
+bool
+atsk_incoming_has_field(TSRemapRequestInfo *rri, const char *name, int len)
 {
   TSMLoc field = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, name, len);
   if (field != TS_NULL_MLOC) {
@@ -125,8 +125,8 @@ void
 atsk_incoming_complete_length(TSHttpTxn txnp, TSRemapRequestInfo *rri)
 {
   TSMLoc field = TS_NULL_MLOC;
-  if (has_field(rri, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH) ||
-      has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
+  if (atsk_incoming_has_field(rri, TS_MIME_FIELD_CONTENT_LENGTH, TS_MIME_LEN_CONTENT_LENGTH) ||
+      atsk_incoming_has_field(rri, TS_MIME_FIELD_TRANSFER_ENCODING, TS_MIME_LEN_TRANSFER_ENCODING) ||
       TSHttpTxnClientProtocolStackContains(txnp, "h2") != NULL) { /* HTTP/2 has bodies without either */
     return;
   }

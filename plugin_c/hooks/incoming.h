@@ -33,6 +33,9 @@ uint16_t atsk_incoming_port(TSHttpTxn txnp);
 /* Does the client speak TLS to us?  (The URL's scheme would not do: in absolute form it is the client's word.) */
 bool atsk_incoming_is_tls(TSHttpTxn txnp);
 
+/* Has the request a field of this name? */
+bool atsk_incoming_has_field(TSRemapRequestInfo *rri, const char *name, int len);
+
 /* An HTTP/1.1 request with neither length nor chunks has no body (RFC 9112 section 6.3), and curl -X POST sends such; ATS answers 411 to
  * POST and PUT then.  Adds Content-Length: 0.  Changes the header: what is borrowed from it is void afterwards. */
 void atsk_incoming_complete_length(TSHttpTxn txnp, TSRemapRequestInfo *rri);

@@ -16,6 +16,7 @@
 #include "hooks/preference.h"
 #include "table/publish.h"
 #include "hooks/respond.h"
+#include "hooks/slow_headers.h"
 #include "controller/stats.h"
 
 #include <stdbool.h>
@@ -33,6 +34,7 @@ struct txn {
   struct atsk_attempts attempts;
   struct atsk_limits_hold hold;
   struct atsk_body_count body_count;
+  struct atsk_deadline deadline;
   struct atsk_cookie *cookie; /* affinity's; NULL: none */
   struct atsk_forwarded forwarded;
   uint64_t count_max; /* bytes of a body that does not say its length; 0: not counted */
@@ -161,14 +163,19 @@ cookies_keep_out(TSHttpTxn txnp)
   (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
 }
 
-/* TS_HTTP_READ_RESPONSE_HDR_HOOK: a pod's answer, with --cache=on or where a status may be tried again. */
-static void
+/* TS_HTTP_READ_RESPONSE_HDR_HOOK: a pod's answer, with --cache=on, a deadline, or where a status may be tried again.  False: it is none, but
+ * the beginning of a header that was cut, which Traffic Server takes for a whole one. */
+static bool
 answer_read(TSHttpTxn txnp, struct txn *txn)
 {
+  if (txn->deadline.is_over) {
+    return false;
+  }
   if (txn->is_cached) {
     cookies_keep_out(txnp);
   }
   atsk_attempts_answered(&txn->attempts, txnp, atsk_settings_view());
+  return true;
 }
 
 /* The cookie of the endpoint that has answered, unless the client has it already. */
@@ -185,6 +192,20 @@ cookie_offer(TSHttpTxn txnp, struct txn *txn)
   }
 }
 
+/* Is what goes out an error?  Once the deadline has cut the pod's connection no other is the pod's; a stale answer from the cache is none. */
+static bool
+is_error(TSHttpTxn txnp)
+{
+  TSMBuffer bufp = NULL;
+  TSMLoc hdr     = TS_NULL_MLOC;
+  if (TSHttpTxnClientRespGet(txnp, &bufp, &hdr) != TS_SUCCESS) {
+    return false;
+  }
+  const TSHttpStatus status = TSHttpHdrStatusGet(bufp, hdr);
+  (void)TSHandleMLocRelease(bufp, TS_NULL_MLOC, hdr);
+  return status >= TS_HTTP_STATUS_INTERNAL_SERVER_ERROR || status == TS_HTTP_STATUS_REQUEST_TIMEOUT;
+}
+
 /* TS_HTTP_SEND_RESPONSE_HDR_HOOK, of a guarded transaction: an answer goes out, whosever it is. */
 static void
 answer_send(TSHttpTxn txnp, struct txn *txn)
@@ -192,6 +213,8 @@ answer_send(TSHttpTxn txnp, struct txn *txn)
   if (txn->body_count.is_too_large) {
     atsk_count(ATSK_COUNT_BODIES_CUT);
     atsk_respond_instead(txnp, TS_HTTP_STATUS_REQUEST_ENTITY_TOO_LARGE, "The request's body is too large.");
+  } else if (txn->deadline.is_over && is_error(txnp)) {
+    atsk_respond_instead(txnp, TS_HTTP_STATUS_GATEWAY_TIMEOUT, "The service behind this address did not answer in time.");
   } else if (atsk_respond_replace_error(txnp)) {
     atsk_attempts_failed(&txn->attempts, txnp, atsk_settings_view());
   } else if (txn->cookie != NULL && txn->attempts.n > 0) {
@@ -207,10 +230,11 @@ answer_send(TSHttpTxn txnp, struct txn *txn)
 static void
 txn_end(TSHttpTxn txnp, struct txn *txn)
 {
-  if (txn->body_count.is_too_large) {
+  if (txn->body_count.is_too_large || txn->deadline.is_over) {
     txn->attempts.is_failed = true; /* the endpoint is not to blame, nor to praise */
   }
   atsk_body_count_end(&txn->body_count);
+  atsk_deadline_end(&txn->deadline);
   atsk_attempts_end(&txn->attempts, txnp);
   atsk_limits_release(&txn->hold);
   if (txn->cookie != NULL) {
@@ -242,7 +266,10 @@ on_txn(TSCont contp, TSEvent event, void *edata)
     }
     break;
   case TS_EVENT_HTTP_READ_RESPONSE_HDR:
-    answer_read(txnp, txn);
+    if (!answer_read(txnp, txn)) {
+      TSHttpTxnStatusSet(txnp, TS_HTTP_STATUS_GATEWAY_TIMEOUT);
+      reenable = TS_EVENT_HTTP_ERROR;
+    }
     break;
   case TS_EVENT_HTTP_SEND_RESPONSE_HDR:
     answer_send(txnp, txn);
@@ -309,6 +336,8 @@ txn_begin(struct txn *txn, const struct atsk_settings *settings, const struct at
   }
   txn->body_count.cont         = NULL;
   txn->body_count.is_too_large = false;
+  txn->deadline.cont           = NULL;
+  txn->deadline.is_over        = false;
   txn->count_max               = decision->body.is_there && !decision->body.has_length ? decision->treatment->body_max : 0;
 }
 
@@ -339,7 +368,11 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *set
                        txn->is_upload               ? ATSK_DEADLINES_UPLOAD
                        : attempts->hop.is_websocket ? ATSK_DEADLINES_TUNNEL
                                                     : ATSK_DEADLINES_PLAIN);
-  if (settings->cache || (attempts->treatment.retry_on & ATSK_RETRY_STATUS)) {
+  if (attempts->treatment.timeouts.request_ms != 0) {
+    atsk_deadline_begin(&txn->deadline, txnp, attempts->treatment.timeouts.request_ms);
+    guard(txnp, txn);
+  }
+  if (settings->cache || (attempts->treatment.retry_on & ATSK_RETRY_STATUS) || txn->deadline.cont != NULL) {
     TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, txn->cont);
   }
   if (settings->cache) {
@@ -383,6 +416,7 @@ atsk_txn_remap(TSHttpTxn txnp, TSRemapRequestInfo *rri)
   struct atsk_decision decision;
   const struct atsk_table *table       = atsk_read_begin();
   const struct atsk_settings *settings = atsk_settings_view();
+  atsk_slow_headers_whole(txnp);
   atsk_decide(txnp, rri, table, settings, &in, &decision);
   atsk_read_end();
   if (decision.answer.status != TS_HTTP_STATUS_NONE) {

@@ -15,8 +15,9 @@ are_sane(const struct atsk_default_numbers *numbers)
          numbers->send_ms != ATSK_NONE && numbers->request_ms != ATSK_NONE && numbers->retry_tries >= 1 &&
          numbers->retry_tries <= ATSK_RETRY_TRIES_MAX && numbers->retry_ms != ATSK_NONE && numbers->retry_percent <= 100 &&
          numbers->load_balance >= ATSK_BALANCE_ROUND_ROBIN && numbers->load_balance <= ATSK_BALANCE_HASH &&
-         numbers->health_failures <= 1000 && numbers->health_ejection_ms >= 1 && numbers->health_ejection_ms <= OPTION_MS_MAX &&
-         numbers->health_panic <= 100 && memcmp(numbers->reserved, nothing, sizeof nothing) == 0;
+         numbers->health_failures <= ATSK_HEALTH_FAILURES_MAX && numbers->health_ejection_ms >= 1 &&
+         numbers->health_ejection_ms <= OPTION_MS_MAX && numbers->health_panic <= 100 &&
+         memcmp(numbers->reserved, nothing, sizeof nothing) == 0;
 }
 
 enum atsk_status

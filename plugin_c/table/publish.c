@@ -248,6 +248,13 @@ atsk_writer_services(void (*each)(struct atsk_service *service, void *argument),
 }
 
 void
+atsk_readers_wait(void)
+{
+  urcu_bp_synchronize_rcu();
+  GRACE_AFTER();
+}
+
+void
 atsk_reclaim_barrier(void)
 {
   urcu_bp_barrier();
@@ -257,15 +264,15 @@ atsk_reclaim_barrier(void)
 /* --- staging: services and certificates ---------------------------------------------------------------------------------------- */
 
 enum atsk_status
-atsk_commit_service(uint64_t id, struct atsk_span records)
+atsk_commit_service(uint64_t id, struct atsk_span records, uint32_t max_failures)
 {
-  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service(&writer.records, id, records);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service(&writer.records, id, records, max_failures);
 }
 
 enum atsk_status
-atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port)
+atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port, uint32_t max_failures)
 {
-  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service_name(&writer.records, id, name, port);
+  return writer.commit == NULL ? ATSK_E_STATE : atsk_records_service_name(&writer.records, id, name, port, max_failures);
 }
 
 enum atsk_status

@@ -42,9 +42,11 @@ enum atsk_vhost_place { /* where a virtual host or TLS policy stands; the number
 enum atsk_status atsk_commit_begin(void) ATSK_MUST_CHECK;
 
 /* Creates the service, or gives it a new endpoint set.  `records` is n * sizeof(struct atsk_endpoint_record) bytes, sorted, without
- * duplicates.  A new id becomes usable by later vhost calls of the same commit. */
-enum atsk_status atsk_commit_service(uint64_t id, struct atsk_span records) ATSK_MUST_CHECK;
-enum atsk_status atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port) ATSK_MUST_CHECK; /* ExternalName */
+ * duplicates; `max_failures`: of one of them in a row, that eject it, 0 never, ATSK_NONE as the process's rules say.  A new id becomes
+ * usable by later vhost calls of the same commit. */
+enum atsk_status atsk_commit_service(uint64_t id, struct atsk_span records, uint32_t max_failures) ATSK_MUST_CHECK;
+enum atsk_status atsk_commit_service_name(uint64_t id, struct atsk_str name, uint16_t port,
+                                          uint32_t max_failures) ATSK_MUST_CHECK; /* ExternalName */
 /* ATSK_E_UNKNOWN if there is none; publishing refuses (ATSK_E_STATE) while a virtual host still refers to it. */
 enum atsk_status atsk_commit_service_drop(uint64_t id) ATSK_MUST_CHECK;
 
@@ -76,6 +78,10 @@ void atsk_commit_abort(void); /* legal when none is open */
 bool atsk_writer_is_committing(void);
 struct atsk_service *atsk_writer_service(uint64_t id);
 void atsk_writer_services(void (*each)(struct atsk_service *service, void *argument), void *argument);
+
+/* Waits until every read section that is open now is closed: what the caller has taken out of their reach is its own then.  Never inside a
+ * read section, and never on an ATS thread. */
+void atsk_readers_wait(void);
 
 /* Waits until everything retired so far is freed.  Tests and the end of a soak; never on an ATS thread. */
 void atsk_reclaim_barrier(void);

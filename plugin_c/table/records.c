@@ -185,36 +185,43 @@ record_abort(struct atsk_records *records, struct atsk_record *record)
 
 /* --- staging ---------------------------------------------------------------------------------------------------------------- */
 
-/* A service's new set is made over its record, which must be there before; a set that is refused leaves no new record behind. */
+/* Stages the set that was made over a service's record, unless that failed; a set that is refused leaves no new record behind. */
 static enum atsk_status
-service_stage(struct atsk_records *records, uint64_t id, struct atsk_span endpoints, struct atsk_str name, uint16_t port,
-              bool is_name)
+service_stage(struct atsk_records *records, struct atsk_record *record, enum atsk_status made, struct atsk_endpoint_set *set,
+              uint32_t max_failures)
 {
-  struct atsk_record *record = record_wanted(records, ATSK_RECORD_SERVICE, id);
-  if (record == NULL) {
-    return ATSK_E_NOMEM;
-  }
-  struct atsk_endpoint_set *set;
-  enum atsk_status st = is_name ? atsk_endpoint_set_create_name(record->object, name, port, &set)
-                                : atsk_endpoint_set_create(record->object, endpoints, &set);
+  enum atsk_status st = made == ATSK_OK ? atsk_endpoint_set_eject_after(set, max_failures) : made;
   if (st == ATSK_OK) {
     record_stage(records, record, set);
   } else {
+    atsk_endpoint_set_destroy(set);
     record_forget(records, record);
   }
   return st;
 }
 
 enum atsk_status
-atsk_records_service(struct atsk_records *records, uint64_t id, struct atsk_span endpoints)
+atsk_records_service(struct atsk_records *records, uint64_t id, struct atsk_span endpoints, uint32_t max_failures)
 {
-  return service_stage(records, id, endpoints, (struct atsk_str){NULL, 0}, 0, false);
+  struct atsk_record *record    = record_wanted(records, ATSK_RECORD_SERVICE, id);
+  struct atsk_endpoint_set *set = NULL;
+  if (record == NULL) {
+    return ATSK_E_NOMEM;
+  }
+  enum atsk_status made = atsk_endpoint_set_create(record->object, endpoints, &set);
+  return service_stage(records, record, made, set, max_failures);
 }
 
 enum atsk_status
-atsk_records_service_name(struct atsk_records *records, uint64_t id, struct atsk_str name, uint16_t port)
+atsk_records_service_name(struct atsk_records *records, uint64_t id, struct atsk_str name, uint16_t port, uint32_t max_failures)
 {
-  return service_stage(records, id, (struct atsk_span){NULL, 0}, name, port, true);
+  struct atsk_record *record    = record_wanted(records, ATSK_RECORD_SERVICE, id);
+  struct atsk_endpoint_set *set = NULL;
+  if (record == NULL) {
+    return ATSK_E_NOMEM;
+  }
+  enum atsk_status made = atsk_endpoint_set_create_name(record->object, name, port, &set);
+  return service_stage(records, record, made, set, max_failures);
 }
 
 enum atsk_status

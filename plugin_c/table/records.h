@@ -29,11 +29,12 @@ struct atsk_records {          /* all zero: empty */
 /* --- staging ---------------------------------------------------------------------------------------------------------------- */
 
 /* Stages a service's new endpoint set, of endpoint records as atsk_endpoint_set_create() takes them, and makes the service if need be.
- * ATSK_E_NOMEM, or that function's errors: nothing changed. */
-enum atsk_status atsk_records_service(struct atsk_records *records, uint64_t id, struct atsk_span endpoints) ATSK_MUST_CHECK;
+ * `max_failures`: as atsk_endpoint_set_eject_after() takes it.  ATSK_E_NOMEM, or these functions' errors: nothing changed. */
+enum atsk_status atsk_records_service(struct atsk_records *records, uint64_t id, struct atsk_span endpoints,
+                                      uint32_t max_failures) ATSK_MUST_CHECK;
 /* The same for an ExternalName: `port` in host order; errors of atsk_endpoint_set_create_name(). */
-enum atsk_status atsk_records_service_name(struct atsk_records *records, uint64_t id, struct atsk_str name,
-                                           uint16_t port) ATSK_MUST_CHECK;
+enum atsk_status atsk_records_service_name(struct atsk_records *records, uint64_t id, struct atsk_str name, uint16_t port,
+                                           uint32_t max_failures) ATSK_MUST_CHECK;
 
 /* Stages a certificate's new material (NULL: none), and makes the certificate if need be.  Takes `material`, also when it fails:
  * ATSK_E_NOMEM. */

@@ -47,6 +47,7 @@ CORE = tuple(
         "policy/defaults",
         "process/options",
         "controller/ats_records",
+        "controller/controller",
         "controller/state",
         "controller/state_save",
     )

@@ -32,7 +32,7 @@ stage_service(uint64_t id, uint32_t first, uint32_t n)
   for (uint32_t i = 0; i < n; i++) {
     records[i] = endpoint_record(first + i, 8080);
   }
-  return atsk_commit_service(id, records_span(records, n));
+  return atsk_commit_service(id, records_span(records, n), ATSK_NONE);
 }
 
 /* Stages a virtual host with one prefix rule "/" to `service`, whose route has the id `route`. */

@@ -1,21 +1,6 @@
 /* The options' numbers: each range, and what they mean to the request path. */
-#include "policy/defaults.h"
+#include "default_numbers.h"
 #include "tap.h"
-
-static const struct atsk_default_numbers sane = {
-  .body_max           = 1 << 20,
-  .connect_ms         = 5000,
-  .read_ms            = 300000,
-  .send_ms            = 60000,
-  .request_ms         = 0,
-  .retry_tries        = 3,
-  .retry_ms           = 10000,
-  .retry_percent      = 20,
-  .load_balance       = ATSK_BALANCE_ROUND_ROBIN,
-  .health_failures    = 5,
-  .health_ejection_ms = 10000,
-  .health_panic       = 50,
-};
 
 static bool
 is_refused(struct atsk_default_numbers numbers)
@@ -28,7 +13,7 @@ is_refused(struct atsk_default_numbers numbers)
 
 #define REFUSED(field, value)                                  \
   do {                                                         \
-    struct atsk_default_numbers numbers = sane;                \
+    struct atsk_default_numbers numbers = sane_numbers;        \
     numbers.field                       = (value);             \
     CHECK(is_refused(numbers), "refused: " #field " " #value); \
   } while (0)
@@ -37,19 +22,20 @@ int
 main(void)
 {
   struct atsk_defaults out;
-  CHECK(atsk_defaults_of(&sane, &out) == ATSK_OK, "what the options start with");
+  CHECK(atsk_defaults_of(&sane_numbers, &out) == ATSK_OK, "numbers in their ranges");
   CHECK(out.treatment.timeouts.connect_ms == 5000 && out.treatment.timeouts.read_ms == 300000 &&
-          out.treatment.timeouts.send_ms == 60000 && out.treatment.timeouts.request_ms == 0,
+          out.treatment.timeouts.send_ms == 60000 && out.treatment.timeouts.request_ms == 3600000,
         "time limits");
   CHECK(out.treatment.retry_on == (ATSK_RETRY_CONNECT | ATSK_RETRY_TIMEOUT | ATSK_RETRY_RESET) && out.treatment.tries == 3 &&
           out.treatment.retry_ms == 10000 && out.treatment.n_statuses == 0,
         "retries");
-  CHECK(out.treatment.body_max == 1 << 20 && out.panic_percent == 50 && out.load_balance == ATSK_BALANCE_ROUND_ROBIN, "the rest");
+  CHECK(out.treatment.body_max == UINT64_C(1) << 40 && out.panic_percent == 50 && out.load_balance == ATSK_BALANCE_HASH,
+        "the rest");
   CHECK(out.health.max_failures == 5 && out.health.base_ms == 10000 && out.health.max_ms == 300000, "health");
   CHECK(out.retry_budget.percent == 20 && out.retry_budget.per_second > 0, "the budget has a floor");
-  CHECK(memcmp(&out.numbers, &sane, sizeof sane) == 0, "and the numbers are kept");
+  CHECK(memcmp(&out.numbers, &sane_numbers, sizeof sane_numbers) == 0, "and the numbers are kept");
 
-  struct atsk_default_numbers other = sane;
+  struct atsk_default_numbers other = sane_numbers;
   other.retry_percent               = 0;
   other.health_ejection_ms          = 600000;
   other.read_ms                     = ATSK_NONE - 1u;

@@ -126,6 +126,44 @@ surviving(void)
   atsk_pick_release(&held);
 }
 
+/* How many failures in a row eject an endpoint of a set whose service says `own` itself, under rules that say 2; 0: none does. */
+static unsigned
+ejecting(uint32_t own)
+{
+  const struct atsk_health_rules rules = {.max_failures = 2, .base_ms = 1000, .max_ms = 1000};
+  struct atsk_service *service         = atsk_service_create(1);
+  struct atsk_retired *retired         = NULL;
+  struct atsk_endpoint_record record   = endpoint_record(0, 80);
+  struct atsk_endpoint_set *set;
+  struct atsk_pick pick;
+  unsigned n = 0;
+  REQUIRE(atsk_endpoint_set_create(service, records_span(&record, 1), &set) == ATSK_OK, "set");
+  REQUIRE(atsk_endpoint_set_eject_after(set, own) == ATSK_OK, "own");
+  atsk_service_swap(service, set, &retired);
+  REQUIRE(atsk_service_choose(service, &plain, &pick) == ATSK_OK, "pick");
+  while (n++ < 2 * ATSK_HEALTH_FAILURES_MAX && !atsk_pick_failed(&pick, &rules, 1000, 1)) {
+  }
+  atsk_pick_release(&pick);
+  atsk_service_destroy(service);
+  return n <= 2 * ATSK_HEALTH_FAILURES_MAX ? n : 0;
+}
+
+static void
+own_failures(void)
+{
+  struct atsk_service *service = atsk_service_create(1);
+  struct atsk_endpoint_set *set;
+  CHECK(ejecting(ATSK_NONE) == 2, "a service that says nothing: as the rules say");
+  CHECK(ejecting(1) == 1 && ejecting(ATSK_HEALTH_FAILURES_MAX) == ATSK_HEALTH_FAILURES_MAX, "as the service says, less or more");
+  CHECK(ejecting(0) == 0, "0: never");
+  REQUIRE(atsk_endpoint_set_create_name(service, STR("a.test"), 443, &set) == ATSK_OK, "a name");
+  CHECK(atsk_endpoint_set_eject_after(set, ATSK_HEALTH_FAILURES_MAX + 1) == ATSK_E_RANGE &&
+          atsk_endpoint_set_eject_after(set, ATSK_NONE - 1) == ATSK_E_RANGE,
+        "more than there may be: refused");
+  atsk_endpoint_set_destroy(set);
+  atsk_service_destroy(service);
+}
+
 static void
 refused(struct atsk_endpoint_record record, enum atsk_status expected, const char *why)
 {
@@ -262,6 +300,7 @@ main(void)
   random_seed();
   picking();
   surviving();
+  own_failures();
   hostile();
   churn();
   labels();

@@ -47,7 +47,7 @@ out_of_order(void)
   atsk_read_end();
   CHECK(atsk_commit_publish(&version) == ATSK_E_STATE && version == 77, "publish without begin");
   CHECK(stage_service(1, 0, 1) == ATSK_E_STATE, "service without begin");
-  CHECK(atsk_commit_service_name(1, STR("a"), 1) == ATSK_E_STATE, "service name without begin");
+  CHECK(atsk_commit_service_name(1, STR("a"), 1, ATSK_NONE) == ATSK_E_STATE, "service name without begin");
   CHECK(atsk_commit_service_drop(1) == ATSK_E_STATE, "service drop without begin");
   CHECK(atsk_commit_certificate_empty(1) == ATSK_E_STATE, "certificate without begin");
   CHECK(atsk_commit_certificate_drop(1) == ATSK_E_STATE, "certificate drop without begin");
@@ -95,7 +95,8 @@ refused(void)
   CHECK(atsk_commit_tls(0, ATSK_PLACE_EXACT, STR("a"), NULL, 0) == ATSK_E_RANGE, "TLS without certificates");
   CHECK(atsk_commit_service_drop(999) == ATSK_E_UNKNOWN && atsk_commit_certificate_drop(999) == ATSK_E_UNKNOWN,
         "drop of the unknown");
-  CHECK(atsk_commit_service(5, (struct atsk_span){(const uint8_t *)"x", 1}) == ATSK_E_TRUNCATED, "bad records");
+  CHECK(atsk_commit_service(5, (struct atsk_span){(const uint8_t *)"x", 1}, ATSK_NONE) == ATSK_E_TRUNCATED, "bad records");
+  CHECK(atsk_commit_service(5, (struct atsk_span){NULL, 0}, 1001) == ATSK_E_RANGE, "more failures than there may be");
   CHECK(atsk_commit_vhost(0, ATSK_PLACE_EXACT, STR("a"), blob, (const uint64_t[]){5}, 1, &id, 1) == ATSK_E_UNKNOWN,
         "a service whose records were refused is unknown");
   CHECK(atsk_commit_certificate(5, (struct atsk_span){(const uint8_t *)"x", 1}, (struct atsk_span){(const uint8_t *)"y", 1}) ==
@@ -175,7 +176,7 @@ big_commit(unsigned round)
       return st;
     }
   }
-  if ((st = atsk_commit_service_name(50, STR("external.test"), 443)) != ATSK_OK ||
+  if ((st = atsk_commit_service_name(50, STR("external.test"), 443, 0)) != ATSK_OK ||
       (st = atsk_commit_certificate_empty(1 + round % 3)) != ATSK_OK) {
     return st;
   }

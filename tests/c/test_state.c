@@ -1,6 +1,7 @@
 /* The last good state: what is written is served again; whatever is wrong with a file gives it up as a whole and harms nothing; a table
  * that supersedes it leaves nothing of it. */
 #include "certificates_made.h"
+#include "default_numbers.h"
 #include "table/match.h"
 #include "staging.h"
 #include "controller/state.h"
@@ -41,6 +42,19 @@ route_of(const char *host)
   }
   atsk_read_end();
   return out;
+}
+
+/* What the service that a host's "/" leads to says itself of failures. */
+static uint32_t
+failures_of(const char *host)
+{
+  struct atsk_endpoints_view view = {.max_failures = 1};
+  const struct atsk_table *table  = atsk_read_begin();
+  struct atsk_match match         = atsk_match_request(table, 0, str(host), STR("/"));
+  REQUIRE(match.kind == ATSK_MATCH_RULE, "a rule for %s", host);
+  atsk_service_view(atsk_match_service(&match, 0), &view);
+  atsk_read_end();
+  return view.max_failures;
 }
 
 static uint32_t
@@ -114,8 +128,8 @@ static void
 populate(void)
 {
   REQUIRE(atsk_commit_begin() == ATSK_OK, "begin");
-  REQUIRE(stage_service(1, 0, 3) == ATSK_OK && stage_service(2, 10, 0) == ATSK_OK, "services");
-  REQUIRE(atsk_commit_service_name(3, STR("elsewhere.example"), 8443) == ATSK_OK, "name");
+  REQUIRE(stage_service(1, 0, 3) == ATSK_OK && atsk_commit_service(2, (struct atsk_span){NULL, 0}, 0) == ATSK_OK, "services");
+  REQUIRE(atsk_commit_service_name(3, STR("elsewhere.example"), 8443, 1000) == ATSK_OK, "name");
   uint64_t ids[2] = {7, 8};
   REQUIRE(atsk_commit_certificate(7, made_chain(&pair), made_key(&pair)) == ATSK_OK, "certificate");
   REQUIRE(atsk_commit_certificate_empty(8) == ATSK_OK, "empty certificate");
@@ -138,6 +152,8 @@ routes_check(const char *when)
   CHECK(strcmp(route_of("b.a.example"), "2/0") == 0, "%s: without endpoints", when);
   CHECK(strcmp(route_of("x.w.example"), "3/1") == 0, "%s: wildcard, external name", when);
   CHECK(strcmp(route_of("never.test"), "1/3") == 0, "%s: no host", when);
+  CHECK(failures_of("a.example") == ATSK_NONE && failures_of("b.a.example") == 0 && failures_of("x.w.example") == 1000,
+        "%s: what services say themselves of failures", when);
 }
 
 static void
@@ -388,21 +404,7 @@ main(void)
     .reject_encoded_slash = true,
     .allow_loopback_names = true,
   };
-  const struct atsk_default_numbers numbers = {
-    .body_max           = UINT64_C(1) << 40,
-    .connect_ms         = 1234,
-    .read_ms            = 2345,
-    .send_ms            = 3456,
-    .request_ms         = 4567,
-    .retry_tries        = 2,
-    .retry_ms           = 5678,
-    .retry_percent      = 67,
-    .load_balance       = ATSK_BALANCE_HASH,
-    .health_failures    = 7,
-    .health_ejection_ms = 8901,
-    .health_panic       = 91,
-  };
-  REQUIRE(atsk_defaults_of(&numbers, &settings.defaults) == ATSK_OK, "defaults");
+  REQUIRE(atsk_defaults_of(&sane_numbers, &settings.defaults) == ATSK_OK, "defaults");
   comes_back(false);
   comes_back(true);
   hostile();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -10,38 +9,16 @@ from pathlib import Path
 import pytest
 
 from deploy.compile import Build
-from deploy.prerequisites import PrerequisiteError
 from tests.e2e.cluster import MANDATORY, OPTIONAL, Cluster, watching
-from tests.harness import controlplane_build, podnet
+from tests.e2e.session import authority as authority
+from tests.e2e.session import pytest_runtest_protocol as pytest_runtest_protocol
+from tests.e2e.session import shared_net as shared_net
 from tests.harness.ats import Ats
 from tests.harness.authority import Authority
 from tests.harness.controlplane import ControlPlane
 from tests.harness.podnet import PodNet
 
-E2E = Path(__file__).resolve().parent
 USERS = ("ingress", "narrow")  # the session's server; tests that allow less
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Have the control plane's programs before the first test's clock starts: building them takes minutes once.
-
-    If that fails, the first fixture that wants them says why.
-    """
-    if item.path.is_relative_to(E2E):
-        with contextlib.suppress(controlplane_build.BuildError, PrerequisiteError):
-            controlplane_build.build()
-    return (yield)
-
-
-@pytest.fixture(scope="session")
-def shared_net() -> Generator[PodNet]:
-    """The pod network."""
-    reason = podnet.unavailable_reason()
-    if reason is not None:
-        pytest.skip(reason)
-    with PodNet() as made:
-        yield made
 
 
 @pytest.fixture(scope="session")
@@ -57,12 +34,6 @@ def shared_ats(build: Build, shared_net: PodNet, shared_plane: ControlPlane) -> 
     """The server, over the cluster as it stands; ready."""
     with watching(build, shared_net, shared_plane, token=shared_plane.token("ingress")) as ats, ats:
         yield ats
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs the certificates that are served."""
-    return Authority(tmp_path_factory.mktemp("authority") / "ca.pem")
 
 
 @pytest.fixture

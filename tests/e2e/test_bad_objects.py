@@ -64,7 +64,7 @@ def _no_such_service(spec: JsonObject) -> None:
         (_no_http, "/", 404, None),
         (_long_path, LONG, 200, None),
         (_no_such_port, "/bad", 503, ("Service", "app", "PortNotFound")),
-        (_no_such_service, "/bad", 503, ("Service", "no-such-service", "NotFound")),
+        (_no_such_service, "/bad", 503, ("Ingress", "bad", "NotFound")),
     ],
 )
 def test_an_ingress_that_the_api_takes(

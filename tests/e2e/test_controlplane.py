@@ -150,7 +150,7 @@ def test_watch_ends_early_and_goes_on(plane: ControlPlane, namespace: str) -> No
     plane.api.create(service(namespace, "later"))
     assert next(events)["object"]["metadata"]["name"] == "later"
     assert list(events) == []
-    assert time.monotonic() - began < 15  # not the server's usual half hour
+    assert time.monotonic() - began < 60  # not the server's usual half hour
 
 
 def test_restart_keeps_state_and_address(plane: ControlPlane, namespace: str) -> None:

@@ -13,6 +13,7 @@ from tests.harness import processes
 from tests.harness.ats import HEALTH_PATH
 from tests.harness.load import Load, Request
 from tests.harness.manifests import path
+from tests.harness.patience import slowness
 from tests.harness.podnet import NODE_IP
 
 NETWORKING = "networking.k8s.io/v1"
@@ -63,7 +64,7 @@ def loaded(site: Cluster) -> Generator[list[Load]]:
     for load in (http, https):
         result = load.finished
         print(f"{result.n_ok} requests, {result.n_failed} failed, p99 {result.p99_ms} ms, longest {result.max_ms} ms")
-        result.expect_no_failure(at_least=int(result.elapsed_s * 20))
+        result.expect_no_failure(at_least=int(result.elapsed_s * 20 / slowness()))
 
 
 def recovery(what: str, probe: Callable[[], object], *, timeout_s: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Generator, Sequence
@@ -11,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from deploy.compile import Build
-from deploy.prerequisites import PrerequisiteError
 from tests.e2e.cluster import MANDATORY, OPTIONAL, Cluster, watching
+from tests.e2e.session import authority as authority
+from tests.e2e.session import pytest_runtest_protocol as pytest_runtest_protocol
+from tests.e2e.session import shared_net as shared_net
 from tests.faults import report
 from tests.faults.report import Fault, FaultFactory
 from tests.faults.site import Site
-from tests.harness import controlplane_build, podnet
 from tests.harness.authority import Authority
 from tests.harness.controlplane import ControlPlane
 from tests.harness.fleet import Fleet
@@ -97,15 +97,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reporter(config), "atsk8s-faults")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Have the control plane's programs before the first test's clock starts: building them takes minutes once."""
-    if item.path.is_relative_to(FAULTS):
-        with contextlib.suppress(controlplane_build.BuildError, PrerequisiteError):
-            controlplane_build.build()
-    return (yield)
-
-
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Generator[FaultFactory]:
     """Makes the Fault that a test measures: fault("name", right="...", recovered_max_s=...); the report has it at the end."""
@@ -141,16 +132,6 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def shared_net() -> Generator[PodNet]:
-    """The pod network."""
-    reason = podnet.unavailable_reason()
-    if reason is not None:
-        pytest.skip(reason)
-    with PodNet() as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
 def shared_plane(shared_net: PodNet, tmp_path_factory: pytest.TempPathFactory) -> Generator[ControlPlane]:
     """The control plane; "ingress" and "proxied" may read just what an ingress controller needs."""
     with ControlPlane(directory=tmp_path_factory.mktemp("plane"), place=shared_net, users=USERS) as made:
@@ -158,12 +139,6 @@ def shared_plane(shared_net: PodNet, tmp_path_factory: pytest.TempPathFactory) -
             made.allow(user, [*MANDATORY, *OPTIONAL])
         made.namespace(NAMESPACE)
         yield made
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs the certificates that are served."""
-    return Authority(tmp_path_factory.mktemp("authority") / "ca.pem")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from deploy import prerequisites
+from tests.harness.patience import stretched
 
 DOCUMENT = prerequisites.CHECKOUT / "docs/reliability.md"
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -53,10 +54,11 @@ class Fault:
             self.failures[what] = self.failures.get(what, 0) + n
 
     def check(self, *, at_least: int) -> None:
-        """Fail unless every bar holds and `at_least` requests were sent."""
+        """Fail unless every bar holds, that of the time stretched on a busy machine, and `at_least` requests were sent."""
         assert self.n_sent >= at_least, f"{self.line}: fewer than {at_least} requests: the load did not run"
         assert self.n_failed <= self.n_failed_max, f"{self.line}: at most {self.n_failed_max} may fail: {self.failures}"
-        assert self.recovered_s <= self.recovered_max_s, f"{self.line}: it must recover within {self.recovered_max_s:g} s"
+        recovered_max_s = stretched(self.recovered_max_s)
+        assert self.recovered_s <= recovered_max_s, f"{self.line}: it must recover within {recovered_max_s:g} s"
 
 
 FaultFactory: TypeAlias = Callable[..., Fault]
@@ -135,10 +137,13 @@ def write_document(results: Mapping[str, Any]) -> None:
     """Put the table into docs/reliability.md.
 
     Raises:
-        ValueError: the run was not whole, or the document has no place for it.
+        ValueError: the run was not whole, or the machine was so busy that a bar was stretched, or the document has no place for it.
     """
     if not results["is_whole"]:
         raise ValueError("the last run left tests out or failed: only a whole run is documented")
+    late = [one["name"] for one in results["faults"] if one["recovered_s"] > one["recovered_max_s"]]
+    if late:
+        raise ValueError(f"the machine was busy, and {late} took longer than the bar: run it again with the cores to itself")
     text = DOCUMENT.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

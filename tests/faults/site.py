@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class Traffic:
             fault.count(result.n_ok, {f"{name}: {what}": n for what, n in result.failures.items()})
             told = "".join(f"\n    {dict(one)}" for one in result.told[:5])
             print(
-                f"{name}: {result.n_ok} ok, {result.n_failed} failed, {result.n_connections} connections ({result.n_closed_idle} closed idle), "
+                f"{name}: {result.n_ok} ok, {result.n_failed} failed, "
+                f"{result.n_connections} connections ({result.n_closed_idle} closed idle), "
                 f"p99 {result.p99_ms} ms, longest {result.max_ms} ms{told}"
             )
 
@@ -215,15 +216,6 @@ def took_s(what: str, probe: Callable[[], object], *, timeout_s: float) -> float
     began_s = time.monotonic()
     processes.await_condition(what, probe, timeout_s=timeout_s)
     return time.monotonic() - began_s
-
-
-@contextlib.contextmanager
-def gone_afterwards(site: Site, app: App) -> Generator[None]:
-    """Remove an app's Ingress when the block ends."""
-    try:
-        yield
-    finally:
-        site.cluster.delete(NETWORKING, "Ingress", app.name)
 
 
 def admin_answers(ats: Ats, target: str) -> Fetched | None:

@@ -13,6 +13,7 @@ from tests.faults.site import App, Site, took_s
 from tests.harness import processes
 from tests.harness.backends import Fetched
 from tests.harness.load import Request
+from tests.harness.patience import stretched
 
 GROUP = "Pods"
 OURS = "ats.ingress.kubernetes.io/"
@@ -112,12 +113,13 @@ def test_a_pod_is_a_blackhole(site: Site, apps: dict[str, App], fault: FaultFact
         ("reset-before", "pod resets before the answer", "reset=before"),
         ("reset-head", "pod resets in the header", "reset=head"),
         ("hang-before", "pod hangs before the answer", "hang=before"),
+        ("busy-retried", "pod answers 503, retry-on: 503", "status=503"),
     ],
 )
 def test_a_pod_fails_before_its_answer(
     site: Site, apps: dict[str, App], fault: FaultFactory, name: str, title: str, behaviour: str
 ) -> None:
-    """No whole header has come: a GET goes to another pod."""
+    """No whole header has come, or a status that retry-on names: a GET goes to another pod."""
     app, bad = apps[name], APPS[name][3]
     measured = fault(title, right="200 from another pod", recovered_max_s=BACK_S)
     with site.loaded(app, measured, protocols=("http1", "h2")) as traffic:
@@ -181,21 +183,8 @@ def test_a_pod_answers_503(site: Site, apps: dict[str, App], fault: FaultFactory
 
     site.burst(100, app, of_the_pod, measured)
     site.fleet.behave([bad], "")
-    measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=10)
+    measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=30)
     measured.check(at_least=100)
-
-
-def test_a_503_can_be_retried(site: Site, apps: dict[str, App], fault: FaultFactory) -> None:
-    """With retry-on: 503 another pod answers."""
-    app, bad = apps["busy-retried"], APPS["busy-retried"][3]
-    measured = fault("pod answers 503, retry-on: 503", right="200 from another pod", recovered_max_s=BACK_S)
-    with site.loaded(app, measured, protocols=("http1", "h2")) as traffic:
-        traffic.served(20)
-        site.fleet.behave([bad], "status=503")
-        traffic.flow(120)
-        site.fleet.behave([bad], "")
-        measured.recovered_s = took_s("the pod serves again", served_again(site, bad), timeout_s=BACK_S + 10)
-    measured.check(at_least=300)
 
 
 def test_a_pod_answers_garbage(site: Site, apps: dict[str, App], fault: FaultFactory) -> None:
@@ -237,7 +226,7 @@ def test_pods_close_idle_connections(site: Site, apps: dict[str, App], fault: Fa
             traffic.flow(60)
             site.burst(30, app, told, measured, target=f"/?id={idle_ms}-{{i}}", method="POST", body=b"x" * 100)
         site.fleet.behave(app.ips, "")
-        measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=5)
+        measured.recovered_s = took_s("all is well", lambda: all(site.get(app.host).status == 200 for _ in range(20)), timeout_s=30)
     n_ids, most = site.fleet.executions()
     assert n_ids > 0 and most == 1, f"{n_ids} POSTs, one of them executed {most} times"
     measured.notes.append(f"{n_told} of {len(rounds) * 30} POSTs 502")
@@ -277,7 +266,7 @@ def test_half_of_the_pods_fail(site: Site, apps: dict[str, App], fault: FaultFac
         site.fleet.behave([app.ips[3]], "")
         probes = [served_again(site, ip) for ip in app.ips[2:]]
         measured.recovered_s = took_s("both serve again", lambda: all(probe() for probe in probes), timeout_s=BACK_S + 10)
-    measured.check(at_least=300)
+    measured.check(at_least=280)
 
 
 def test_all_pods_fail(site: Site, apps: dict[str, App], fault: FaultFactory) -> None:
@@ -296,7 +285,7 @@ def test_all_pods_fail(site: Site, apps: dict[str, App], fault: FaultFactory) ->
     site.fleet.listen(app.ips[0])
     for ip in app.ips[1:]:
         site.fleet.listen(ip)
-    measured.recovered_s = took_s("it is served", lambda: all(site.get(app.host).status == 200 for _ in range(8)), timeout_s=10)
+    measured.recovered_s = took_s("it is served", lambda: all(site.get(app.host).status == 200 for _ in range(8)), timeout_s=30)
     measured.check(at_least=60)
 
 
@@ -313,9 +302,9 @@ def test_slow_pods_meet_their_time_limit(site: Site, apps: dict[str, App], fault
         began_s = time.monotonic()
         site.burst(1, app, in_time, measured)
         spent_s = time.monotonic() - began_s
-        assert spent_s < SLOW_MAX_S, f"an answer took {spent_s:.1f} s"
+        assert spent_s < stretched(SLOW_MAX_S), f"an answer took {spent_s:.1f} s"
     site.fleet.behave(app.ips, "")
-    measured.recovered_s = took_s("it is served", lambda: all(site.get(app.host).status == 200 for _ in range(8)), timeout_s=10)
+    measured.recovered_s = took_s("it is served", lambda: all(site.get(app.host).status == 200 for _ in range(8)), timeout_s=30)
     measured.check(at_least=3)
 
 
@@ -374,7 +363,7 @@ def test_affinity_moves_on(site: Site, apps: dict[str, App], fault: FaultFactory
     site.fleet.kill(mine)
     site.burst(40, app, complete, measured, headers=sent)
     site.fleet.listen(mine)
-    measured.recovered_s = took_s("it is served", lambda: site.get(app.host, headers=sent).status == 200, timeout_s=5)
+    measured.recovered_s = took_s("it is served", lambda: site.get(app.host, headers=sent).status == 200, timeout_s=30)
     measured.check(at_least=80)
 
 

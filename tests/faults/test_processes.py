@@ -162,7 +162,7 @@ def test_killed_under_a_supervisor(build: Build, site: Site, app: App, directory
     site.ats.allow("list or watch failed|rejected|accepted with conditions")
     measured.recovered_s = statistics.median(spent)
     measured.notes.append(f"the longest took {max(spent):.1f} s")
-    measured.check(at_least=100)
+    measured.check(at_least=20 * (N_CRASHES + 1))
 
 
 def _is_served(site: Site, app: App) -> bool:
@@ -239,10 +239,10 @@ def test_descriptors_exhausted(build: Build, site: Site, app: App, directory: Pa
             try:
                 with contextlib.suppress(OSError):
                     for _ in range(HELD_CONNECTIONS):
-                        sock = net.connect(NODE_IP, ats.http_port, timeout_s=1.0)
+                        sock = net.connect(NODE_IP, ats.http_port, timeout_s=3.0)
                         held.append(sock)
                         sock.sendall(b"GET / HTTP/1.1\r\n")  # what says nothing waits in the kernel, and costs no descriptor
-                took_s("they are taken", lambda: ats.n_fds() > DESCRIPTORS // 2, timeout_s=10)
+                took_s("they are taken", lambda: ats.n_fds() > DESCRIPTORS // 2, timeout_s=30)
                 traffic.flow(100)
                 measured.notes.append(f"{len(held)} connections held, {ats.n_fds()} of {DESCRIPTORS} descriptors in use")
             finally:
@@ -285,7 +285,7 @@ def test_clock_jumps(build: Build, site: Site, app: App, directory: Path, fault:
             other.await_fresh(app, timeout_s=30)
             traffic.served(40)
             if step_s < 0:
-                took_s("liveness fails", lambda: other.ats.admin("/livez").status == 503, timeout_s=10)
+                took_s("liveness fails", lambda: other.ats.admin("/livez").status == 503, timeout_s=30)
                 # Traffic Server 9.2 times by the wall clock: until it has caught up no time limit ends anything, and no SIGTERM.
                 set_clock(clock, 0)
                 traffic.served(40)
@@ -377,11 +377,11 @@ def test_python_fails(opened: tuple[Site, Door], app: App, fault: FaultFactory, 
     with site.loaded(app, measured) as traffic:
         before = site.ats.counter("atsk8s_controller_errors_total")
         door.run(FAILS.format(times=3, error=error))
-        took_s("it has begun", lambda: site.ats.counter("atsk8s_controller_errors_total") > before, timeout_s=10)
+        took_s("it has begun", lambda: site.ats.counter("atsk8s_controller_errors_total") > before, timeout_s=30)
         measured.recovered_s = site.await_fresh(app, timeout_s=30)
         assert site.ats.counter("atsk8s_controller_errors_total") >= before + 3
         assert site.ats.admin("/livez").status == 200
-        traffic.served(20)
+        traffic.served(40)
     measured.check(at_least=100)
 
 
@@ -390,7 +390,7 @@ def test_python_hangs(opened: tuple[Site, Door], app: App, fault: FaultFactory) 
     site, door = opened
     measured = fault("Python: the controller hangs", right="200; /livez 503, heartbeat age", recovered_max_s=10)
     with site.loaded(app, measured) as traffic:
-        door.run(HANGS.format(seconds=6))
+        door.run(HANGS.format(seconds=9))
         took_s("liveness fails", lambda: site.ats.admin("/livez").status == 503, timeout_s=20)
         assert site.ats.counter("atsk8s_controller_heartbeat_age_seconds") > 1
         traffic.flow(100)
@@ -404,7 +404,7 @@ def test_python_holds_the_gil(opened: tuple[Site, Door], app: App, fault: FaultF
     measured = fault("Python: the GIL is held for 8 s", right="200; /livez does not answer", recovered_max_s=10)
     with site.loaded(app, measured) as traffic:
         door.run("import ctypes\nctypes.PyDLL(None).sleep(8)\n")
-        took_s("liveness does not answer", lambda: admin_answers(site.ats, "/livez") is None, timeout_s=5)
+        took_s("liveness does not answer", lambda: admin_answers(site.ats, "/livez") is None, timeout_s=20)
         traffic.flow(100)
         measured.recovered_s = took_s("liveness is back", lambda: admin_answers(site.ats, "/livez") is not None, timeout_s=20)
     measured.check(at_least=100)
@@ -434,10 +434,10 @@ def test_python_threads_end(
         pid = site.ats.child.pid
         door.run(ENDS_THREADS.format(names=tuple(names), functions=tuple(functions), error=error))
         wake = Waker(site, app)
-        measured.recovered_s = took_s("a change is seen", wake, timeout_s=45)
+        measured.recovered_s = took_s("a change is seen", wake, timeout_s=60)
         assert site.ats.child.pid == pid
         took_s("liveness is back", lambda: site.ats.admin("/livez").status == 200, timeout_s=20)
-        traffic.served(20)
+        traffic.served(40)
     measured.check(at_least=100)
 
 

@@ -14,11 +14,12 @@ from tests.faults.report import FaultFactory
 from tests.faults.site import App, Site, took_s
 from tests.harness import processes
 from tests.harness.load import Request
+from tests.harness.patience import stretched
 
 GROUP = "Rolling updates"
 N_PODS, N_UPDATES, WAVE = 10, 100, 5
 GENERATIONS = 30  # of addresses; then those of the first, long gone, are used again, as a cluster does
-ACCEPT_S = 1.0  # a preStop: how long a pod still takes requests after SIGTERM
+ACCEPT_S = 1.0  # a preStop: how long a pod still takes requests after SIGTERM, where all hear of it at once
 SUBNET = 100
 CONTROLLERS_S = 60.0  # a kube-controller-manager that starts, on a busy machine
 NODE = "node-1"
@@ -85,7 +86,7 @@ class Deployment:
 
     def _end(self, ips: Sequence[str]) -> None:
         """Terminating at the API and SIGTERM at the pod, at the same time, as a kubelet has it."""
-        self.site.fleet.terminate(ips, accept_s=self._accept_s)
+        self.site.fleet.terminate(ips, accept_s=stretched(self._accept_s))
         list(self._workers.map(lambda ip: self._delete(ip, grace_s=30), ips))
         self._ending.update(dict.fromkeys(ips, time.monotonic()))
 

@@ -20,6 +20,7 @@ from tests.harness.ats import HEALTH_PATH, Ats, ats_directory
 from tests.harness.backends import WebSocket
 from tests.harness.balancer import Balanced
 from tests.harness.load import Request
+from tests.harness.patience import stretched
 from tests.harness.podnet import NODE_IP
 
 GROUP = "Starts and stops"
@@ -59,7 +60,7 @@ def stopped(ats: Ats) -> float:
     status = ats.child.stop(timeout_s=STOP_S + 10)
     spent_s = time.monotonic() - began_s
     assert status == 0, f"status {status}\n{ats.log_tail()}"
-    assert spent_s <= STOP_S, f"a stop took {spent_s:.1f} s"
+    assert spent_s <= stretched(STOP_S), f"a stop took {spent_s:.1f} s"
     return spent_s
 
 
@@ -131,12 +132,12 @@ def test_drain(build: Build, site: Site, app: App, fault: FaultFactory) -> None:
         processes.await_condition("they are under way", lambda: sum(site.fleet.n_requests(ip) for ip in app.ips) >= before + N_SLOW)
         began_s = time.monotonic()
         ats.child.signal(signal.SIGTERM)
-        unready_s = took_s("the health path answers 503", lambda: ats.get(HEALTH_PATH).status == 503, timeout_s=3)
+        unready_s = took_s("the health path answers 503", lambda: ats.get(HEALTH_PATH).status == 503, timeout_s=DRAIN_S)
         measured.notes.append(f"unready after {unready_s:.2f} s")
         assert ats.admin("/readyz").status == 503
         assert other.get(app.host).status == 200, "a request that comes during the drain"
         slow.end()
-        status = ats.child.popen.wait(STOP_S)
+        status = ats.child.popen.wait(stretched(STOP_S))
         measured.recovered_s = time.monotonic() - began_s
         assert status == 0, ats.log_tail()
         ats.check(status)
@@ -158,8 +159,8 @@ def test_rolling_restart(build: Build, site: Site, app: App, fault: FaultFactory
         )
         processes.await_condition("both are in", lambda: all(balanced.which()))
         ports = (balanced.ports[0], balanced.ports[1])
-        # A WebSocket lives two seconds here: what lives longer than the drain is cut with it, and its client comes again.
-        lives = {"websocket": 20}
+        # A WebSocket lives a second here: what lives longer than the drain is cut with it, and its client comes again.
+        lives = {"websocket": 10}
         with site.loaded(
             app,
             measured,
@@ -180,4 +181,4 @@ def test_rolling_restart(build: Build, site: Site, app: App, fault: FaultFactory
         for ats in both:
             stopped(ats)
             ats.check_logs()
-    measured.check(at_least=1000)
+    measured.check(at_least=360)

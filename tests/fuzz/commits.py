@@ -13,11 +13,11 @@ from atsk8s.api.decode import convert
 from atsk8s.api.meta import ObjectKey
 from atsk8s.compile.decode import decode
 from atsk8s.compile.encode import encode
-from atsk8s.config import Settings
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import HostKey, Place, ServiceKey
 from atsk8s.model.normalise import RequestFault, normalise_path
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings
 from atsk8s.source.kinds import KINDS, AnyKind
 from atsk8s.source.store import Store
 from tests.fuzz.target import check_message

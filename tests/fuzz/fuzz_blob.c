@@ -1,11 +1,9 @@
 /* Bytes as a virtual host's blob: what validation accepts can be matched against and read, every part of it, without a step outside.
- * Input: one byte n, n bytes of path, the rest is the blob. */
+ * Input: path and blob, as two_parts.h has them. */
 #include "blob/policies.h"
 #include "replay.h"
 #include "blob/vhost.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "two_parts.h"
 
 static volatile uint32_t sink; /* what was read must not be optimised away */
 
@@ -76,18 +74,13 @@ match_read(struct atsk_span blob, struct atsk_str path)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-  size_t path_len = size > 0 && data[0] < size ? data[0] : 0;
-  if (size == 0) {
+  struct two_parts parts;
+  if (!two_parts_take(data, size, &parts)) {
     return 0;
   }
-  size_t blob_len = size - 1 - path_len;
-  uint8_t *bytes  = malloc(blob_len > 0 ? blob_len : 1); /* exactly as long: a read past the end is seen */
-  char *path      = malloc(path_len > 0 ? path_len : 1);
-  memcpy(path, data + 1, path_len);
-  memcpy(bytes, data + 1 + path_len, blob_len);
-  struct atsk_span blob = {bytes, blob_len};
+  const struct atsk_span blob = {(const uint8_t *)parts.second, parts.second_len};
   if (atsk_blob_validate(blob) == ATSK_OK) {
-    match_read(blob, (struct atsk_str){path, path_len});
+    match_read(blob, (struct atsk_str){parts.first, parts.first_len});
     match_read(blob, (struct atsk_str){"/", 1});
     const struct atsk_blob_header *header = atsk_blob_header_view(blob);
     for (uint32_t i = 0; i < header->n_rules && i < 100; i++) { /* and ask for what it says it serves */
@@ -95,7 +88,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
       match_read(blob, atsk_blob_str_view(blob, atsk_blob_rule_at(blob, i)->path));
     }
   }
-  free(bytes);
-  free(path);
+  two_parts_free(&parts);
   return 0;
 }

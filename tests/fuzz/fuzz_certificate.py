@@ -21,7 +21,7 @@ from atsk8s.api.core import TLS_CERT, TLS_KEY, TLS_SECRET_TYPE, Secret, SecretBy
 from atsk8s.api.decode import convert
 from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.api.networking import Ingress
-from atsk8s.config import Settings
+from atsk8s.settings import Settings
 from atsk8s.source.kinds import INGRESS, KINDS, SECRET, AnyKind
 from atsk8s.source.store import Store
 from tests.fuzz.commits import Cluster, kept_objects

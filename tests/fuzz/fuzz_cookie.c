@@ -1,27 +1,22 @@
 /* Bytes as a Cookie field: what is found lies inside it, and is a pair's value of that name; and as a tag's text.
- * Input: one byte n, n bytes of name, the rest is the field. */
+ * Input: name and field, as two_parts.h has them. */
 #include "endpoints/affinity.h"
 #include "replay.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "two_parts.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-  size_t name_len = size > 0 && data[0] < size ? data[0] : 0;
-  if (size == 0) {
+  struct two_parts parts;
+  if (!two_parts_take(data, size, &parts)) {
     return 0;
   }
-  size_t len  = size - 1 - name_len;
-  char *name  = malloc(name_len > 0 ? name_len : 1); /* exactly as long: a read past the end is seen */
-  char *field = malloc(len > 0 ? len : 1);
-  memcpy(name, data + 1, name_len);
-  memcpy(field, data + 1 + name_len, len);
+  const struct atsk_str name = {parts.first, parts.first_len}, field = {parts.second, parts.second_len};
   struct atsk_str value = {NULL, 0};
-  if (atsk_cookie_find((struct atsk_str){field, len}, (struct atsk_str){name, name_len}, &value)) {
-    FUZZ_REQUIRE(name_len > 0 && len > name_len);
-    FUZZ_REQUIRE(value.ptr > field && value.ptr <= field + len && value.len <= (size_t)(field + len - value.ptr));
+  if (atsk_cookie_find(field, name, &value)) {
+    const char *end = field.ptr + field.len;
+    FUZZ_REQUIRE(name.len > 0 && field.len > name.len);
+    FUZZ_REQUIRE(value.ptr > field.ptr && value.ptr <= end && value.len <= (size_t)(end - value.ptr));
     FUZZ_REQUIRE(value.len == 0 || memchr(value.ptr, ';', value.len) == NULL);
     FUZZ_REQUIRE(value.len == 0 || (value.ptr[0] != ' ' && value.ptr[0] != '\t') || value.ptr[-1] == '"');
     uint64_t tag = atsk_tag_read(value);
@@ -31,7 +26,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
       FUZZ_REQUIRE(value.len == sizeof text && memcmp(value.ptr, text, sizeof text) == 0);
     }
   }
-  free(name);
-  free(field);
+  two_parts_free(&parts);
   return 0;
 }

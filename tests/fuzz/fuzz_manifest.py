@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 import atsk8s.model.certificates  # the model imports it when it needs it, which is too late to be looked into  # noqa: F401
-from atsk8s.config import Settings
 from atsk8s.errors import RejectError
+from atsk8s.settings import Settings
 from atsk8s.source.documents import load, split_documents
 from atsk8s.source.kinds import KINDS, AnyKind
 from atsk8s.source.manifests import ManifestSource

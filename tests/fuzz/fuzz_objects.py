@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import atsk8s.model.certificates  # the model imports it when it needs it, which is too late to be looked into  # noqa: F401
-from atsk8s.config import Settings, parse_settings
+from atsk8s.config import parse_settings
 from atsk8s.errors import SettingsError
+from atsk8s.settings import Settings
 from atsk8s.source.kinds import KINDS, AnyKind
 from atsk8s.source.kube.pacing import StreamedLists
 from atsk8s.source.kube.reflector import Reflector

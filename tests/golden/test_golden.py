@@ -21,9 +21,9 @@ from atsk8s.api.meta import KubeObject
 from atsk8s.api.networking import Ingress, IngressClass
 from atsk8s.compile.decode import decode
 from atsk8s.compile.encode import encode
-from atsk8s.config import EndpointSlices, Settings, Tenancy
 from atsk8s.label_selector import parse_label_selector
 from atsk8s.model.state import Model
+from atsk8s.settings import EndpointSlices, Settings, Tenancy
 
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("*/in.yaml"))
 ITEMS: dict[str, type[KubeObject]] = {

@@ -17,7 +17,7 @@ import json
 import sys
 from typing import Any
 
-PROBE_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_S = 5.0
 
 
 class Balancer:

@@ -39,13 +39,6 @@ def binaries_dir() -> Path:
     return prerequisites.cache_dir() / f"controlplane-{key.hexdigest()[:16]}"
 
 
-def missing_reason() -> str | None:
-    """Say how to make the binaries when they are not there, else None; for skips."""
-    if all((binaries_dir() / program).is_file() for program in PROGRAMS):
-        return None
-    return f"no control plane in {binaries_dir()}: run `python -m tests.harness.controlplane build`"
-
-
 def build(*, go: str | None = None) -> Path:
     """Build whatever is missing and return the directory that holds etcd, kube-apiserver and the others.
 

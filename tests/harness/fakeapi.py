@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.harness.patience import stretched
+
 Json = dict[str, Any]
 
 
@@ -249,7 +251,7 @@ class FakeApi:
 
     def wait_for(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         """Wait until `condition` holds; it is looked at after every request and change, and now and then."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + stretched(timeout_s)
         with self._changed:
             while not condition():
                 left = deadline - time.monotonic()

@@ -19,6 +19,7 @@ import ssl
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 PROGRESS_S = 0.1
@@ -112,7 +113,7 @@ class Client(abc.ABC):
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(self._plan["timeout_s"]):
-                    if self.was_closed_idle():
+                    if await self.was_closed_idle():
                         self._tally.n_closed_idle += 1
                         self.close()
                     if self._writer is None or (self._tls is not None and request["host"] != self._host):
@@ -180,7 +181,7 @@ class Client(abc.ABC):
         if request["app"] is not None and app != request["app"]:
             raise FailureError("wrong app", f"expected {request['app']}, got {app}")
 
-    def was_closed_idle(self) -> bool:
+    async def was_closed_idle(self) -> bool:
         """Has the other side closed the connection since the last answer?  It may at any time (RFC 9112 section 9.5), and clients
         look before they send; what it closes after that is a failure."""
         return self._writer is not None and self._reader.at_eof()
@@ -242,6 +243,25 @@ class Http2Client(Client):
         self._last_stream: int | None = None
         self._writer.write(self._h2.data_to_send())
 
+    async def was_closed_idle(self) -> bool:
+        """Frames that nobody has read yet may lie before the end; a GOAWAY with an error among them is a failure."""
+        import h2.events
+
+        if self._writer is None or not (self._reader.at_eof() or self._writer.is_closing()):
+            return False
+        for event in self._events(await self._reader.read()):
+            if isinstance(event, h2.events.ConnectionTerminated):
+                raise FailureError("malformed", f"GOAWAY with error code {event.error_code}")
+        return True
+
+    def _events(self, data: bytes) -> Sequence[object]:
+        import h2.exceptions
+
+        try:
+            return self._h2.receive_data(self._without_goaway(data))
+        except h2.exceptions.ProtocolError as error:
+            raise FailureError("malformed", str(error)) from None
+
     def _without_goaway(self, data: bytes) -> bytes:
         """The whole frames that have come, but GOAWAY: h2 takes it for the end of everything, and RFC 9113 section 6.8 does not."""
         self._unparsed += data
@@ -259,7 +279,6 @@ class Http2Client(Client):
 
     async def exchange(self, request: dict[str, Any]) -> bool:
         import h2.events
-        import h2.exceptions
 
         assert self._writer is not None
         stream = self._h2.get_next_available_stream_id()
@@ -271,15 +290,11 @@ class Http2Client(Client):
             data = await self._reader.read(1 << 16)
             if not data:
                 raise FailureError("closed", "in the middle of a stream")
-            data = self._without_goaway(data)
+            events = self._events(data)
             if self._last_stream is not None:
                 if self._last_stream < stream:  # the server says that it has not seen this stream, and never will
                     raise GoingAwayError
                 is_kept = False
-            try:
-                events = self._h2.receive_data(data)
-            except h2.exceptions.ProtocolError as error:
-                raise FailureError("malformed", str(error)) from None
             for event in events:
                 match event:
                     case h2.events.ResponseReceived():
@@ -302,7 +317,7 @@ class Http2Client(Client):
 class WebSocketClient(Client):
     """A WebSocket (RFC 6455) that stays open; a request is a frame and its echo."""
 
-    def was_closed_idle(self) -> bool:
+    async def was_closed_idle(self) -> bool:
         """Never in order: it ends by a Close frame."""
         return False
 

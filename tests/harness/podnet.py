@@ -235,7 +235,7 @@ class PodNet:
         """Return a listening TCP socket inside; port 0 takes a free one."""
         return processes.listen(self, ip, port, backlog=backlog)
 
-    def connect(self, ip: str, port: int, *, timeout_s: float = 5.0, source: str | None = None) -> socket.socket:
+    def connect(self, ip: str, port: int, *, timeout_s: float = 15.0, source: str | None = None) -> socket.socket:
         """Return a TCP connection made inside, from the address `source` or the node's.  Raises OSError."""
         return processes.connect(self, ip, port, timeout_s=timeout_s, source=source)
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from tests.harness.patience import stretched
+
 T = TypeVar("T")
 
 # How often a condition is looked at.  Small against everything waited for, large against the cost of one look.
@@ -41,15 +43,15 @@ def await_condition(what: str, probe: Callable[[], T | None], *, timeout_s: floa
         what: the condition in words, for the error: "EndpointSlice of default/app has 2 endpoints".
         probe: called at least once, also after the deadline has passed.  An OSError or AssertionError from it means
             "not yet" and is reported if time runs out; every other exception ends the wait at once.
-        timeout_s: bound of the whole wait in seconds.
+        timeout_s: bound of the whole wait in seconds; on a busy machine it is stretched (patience.py).
 
     Raises:
         ConditionTimeoutError: the condition did not come true.
     """
-    deadline = time.monotonic() + timeout_s
+    began_s = time.monotonic()
     never = threading.Event()
     while True:
-        is_last = time.monotonic() >= deadline
+        is_last = time.monotonic() >= began_s + stretched(timeout_s)
         last: object
         try:
             result = probe()
@@ -59,7 +61,7 @@ def await_condition(what: str, probe: Callable[[], T | None], *, timeout_s: floa
         except (OSError, AssertionError) as error:
             last = repr(error)
         if is_last:
-            raise ConditionTimeoutError(f"not true after {timeout_s:g} s: {what}; last seen: {last}")
+            raise ConditionTimeoutError(f"not true after {time.monotonic() - began_s:.1f} s: {what}; last seen: {last}")
         never.wait(_STEP_S)
 
 
@@ -105,7 +107,7 @@ def address_family(ip: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
-def connect(place: Place, ip: str, port: int, *, timeout_s: float = 5.0, source: str | None = None) -> socket.socket:
+def connect(place: Place, ip: str, port: int, *, timeout_s: float = 15.0, source: str | None = None) -> socket.socket:
     """Return a TCP connection made inside `place`, from the address `source` if given.  Raises OSError.
 
     It keeps `timeout_s` as its timeout.
@@ -211,14 +213,14 @@ class Child:
         """End it politely (SIGTERM) and return its exit status.
 
         Raises:
-            ProcessError: it was still there after `timeout_s` seconds; it has been killed by then.
+            ProcessError: it was still there after `timeout_s` seconds, stretched (patience.py); it has been killed by then.
         """
         self.signal(signal.SIGTERM)
         try:
-            return self.popen.wait(timeout_s)
+            return self.popen.wait(stretched(timeout_s))
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ProcessError(self._failure(f"did not end within {timeout_s:g} s of SIGTERM; killed")) from None
+            raise ProcessError(self._failure(f"did not end within {timeout_s:g} s (stretched) of SIGTERM; killed")) from None
 
     def await_ready(self, what: str, probe: Callable[[], T | None], *, timeout_s: float = 30.0) -> T:
         """Wait as await_condition does, but give up at once when the process ends.
@@ -239,7 +241,7 @@ class Child:
 
     def _waited(self, timeout_s: float) -> int:
         try:
-            return self.popen.wait(timeout_s)
+            return self.popen.wait(stretched(timeout_s))
         except subprocess.TimeoutExpired:
             raise ProcessError(self._failure(f"is not gone {timeout_s:g} s after SIGKILL")) from None
 

@@ -25,7 +25,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 # Once, a second after the start: which test is then under way, or none any more, is chance.
-SAID_OF_DANGLING = 'accepted with conditions object="Service test/nowhere"'
+SAID_OF_DANGLING = 'accepted with conditions object="Ingress test/dangling"'
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_every_metric_is_there(ats: Ats) -> None:
     assert after[f'atsk8s_info{{version="{__version__}"}}'] == 1
     assert (after["atsk8s_ready"], after["atsk8s_controller_errors_total"]) == (1, 0)
     assert after['atsk8s_objects{kind="Ingress"}'] >= 2
-    assert after['atsk8s_rejected_objects{kind="Service",reason="NotFound"}'] == 1
+    assert after['atsk8s_rejected_objects{kind="Ingress",reason="NotFound"}'] == 1
     assert after['atsk8s_commits_total{result="published"}'] >= 1
     assert after['atsk8s_table_objects{what="certificates"}'] == 1
     expiry = [value for name, value in after.items() if name.startswith("atsk8s_certificate_not_after_seconds")]
@@ -168,9 +168,9 @@ def test_dump_has_everything_but_secrets(ats: Ats, pod: Pod) -> None:
 
 def test_conditions_name_object_reason_and_remedy(ats: Ats) -> None:
     found = ats.admin("/conditions").json()
-    (mine,) = (one for one in found if (one["kind"], one["name"]) == ("Service", "nowhere"))
+    (mine,) = (one for one in found if (one["kind"], one["name"]) == ("Ingress", "dangling"))
     assert (mine["namespace"], mine["reason"], mine["fatal"]) == ("test", "NotFound", False)
-    assert "create it" in mine["message"]
+    assert "Service test/nowhere" in mine["message"] and "create it" in mine["message"]
     assert not [one for one in found if one["name"] == "blue"]
 
 

@@ -11,20 +11,23 @@ import pytest
 from deploy.compile import Build
 from tests.harness.ats import Ats, Options, ats_directory
 from tests.harness.backends import Backends, Fetched, Pod
-from tests.harness.manifests import Json, app, ingress, path
+from tests.harness.manifests import ANNOTATION_PREFIX, Json, app, ingress, path
 
 N_PODS = 4
 PODS = tuple(Pod(app="pod", ip=f"127.0.10.{n}") for n in range(1, N_PODS + 1))
 BAD = Pod(app="bad", ip="127.0.10.20", behaviour="reset=before")
 
+# By default a pod that has more than its share goes without a while; the request before may still be counted as under way.
+UNBOUNDED = {"hash-balance-factor": "0"}
+
 SITES: dict[str, tuple[list[str], dict[str, str]]] = {
     "turns": ([pod.ip for pod in PODS], {}),
     "random": ([pod.ip for pod in PODS], {"load-balance": "random"}),
     "least": ([pod.ip for pod in PODS], {"load-balance": "least-request"}),
-    "by-address": ([pod.ip for pod in PODS], {"hash-by": "address"}),
-    "by-uri": ([pod.ip for pod in PODS], {"hash-by": "uri"}),
-    "by-header": ([pod.ip for pod in PODS], {"hash-by": "header:X-User"}),
-    "by-cookie": ([pod.ip for pod in PODS], {"hash-by": "cookie:user"}),
+    "by-address": ([pod.ip for pod in PODS], {"hash-by": "address", **UNBOUNDED}),
+    "by-uri": ([pod.ip for pod in PODS], {"hash-by": "uri", **UNBOUNDED}),
+    "by-header": ([pod.ip for pod in PODS], {"hash-by": "header:X-User", **UNBOUNDED}),
+    "by-cookie": ([pod.ip for pod in PODS], {"hash-by": "cookie:user", **UNBOUNDED}),
     "sticky": ([pod.ip for pod in PODS], {"affinity": "cookie"}),
     "named": (
         [pod.ip for pod in PODS],
@@ -61,14 +64,6 @@ def running(build: Build, backends: Backends) -> Generator[Ats]:
         made.write("site.yaml", objects())
         with made:
             yield made
-
-
-@pytest.fixture
-def ats(running: Ats, backends: Backends) -> Generator[Ats]:
-    """The server, with nothing counted; its logs are looked at after each test."""
-    backends.clear()
-    yield running
-    running.check_logs()
 
 
 def pod_of(answer: Fetched) -> str:
@@ -165,6 +160,36 @@ def test_endpoint_that_fails_is_left_out(ats: Ats, backends: Backends) -> None:
         assert pod_of(ats.get("/", host="sick.test")) == PODS[0].name
     assert ats.counter("atsk8s_endpoint_health_changes_total", result="ejected") == ejected + 1
     assert backends.counts()[BAD.name].requests == 3
+
+
+def test_a_service_s_own_number_of_failures(ats: Ats, backends: Backends) -> None:
+    """Sooner than the option says, or never; an annotation that changes counts at once, and one that goes leaves the option's 3."""
+
+    def put(said: str | None) -> None:
+        about, endpoints = app("own", [BAD.ip, PODS[0].ip])
+        if said is not None:
+            assert isinstance(about["metadata"], dict)
+            about["metadata"]["annotations"] = {f"{ANNOTATION_PREFIX}/health-max-failures": said}
+        ats.put("own.yaml", [ingress("own", {"own.test": [path("own")]}), about, endpoints])
+
+    def n_asked() -> int:
+        backends.clear()
+        assert {pod_of(ats.get("/", host="own.test")) for _ in range(20)} == {PODS[0].name}
+        return backends.counts()[BAD.name].requests
+
+    try:
+        put("0")
+        assert n_asked() > 5
+        put("1")
+        assert n_asked() == 1
+        ats.put("own.yaml", [])
+        put("1")  # nobody's past
+        assert n_asked() == 1
+        ats.put("own.yaml", [])
+        put(None)
+        assert n_asked() == 3
+    finally:
+        ats.write("own.yaml", [])
 
 
 def test_two_proxies_with_one_key_have_the_same_cookies(build: Build, backends: Backends) -> None:

@@ -35,14 +35,6 @@ def running(build: Build, backends: Backends, tmp_path_factory: pytest.TempPathF
             yield made
 
 
-@pytest.fixture
-def ats(running: Ats, backends: Backends) -> Generator[Ats]:
-    """The server, with nothing counted; its logs are looked at after each test."""
-    backends.clear()
-    yield running
-    running.check_logs()
-
-
 def http2_frames(ats: Ats, content_type: str, body: Path) -> str:
     """Send a POST over HTTP/2 with nghttp, and return what it saw, frame by frame."""
     command = ["nghttp", "--verbose", "--no-dep", "--timeout=10", "--header=:method: POST", "--header=:authority: grpc.test"]

@@ -13,6 +13,7 @@ from tests.harness import processes
 from tests.harness.ats import Ats, Options, ats_directory
 from tests.harness.backends import Backends, Fetched, Pod
 from tests.harness.manifests import Json, app, ingress, path
+from tests.harness.patience import stretched
 
 POD = Pod(app="pod", ip="127.0.71.1")
 LINE = r"\[atsk8s\] snippet of Ingress test/"
@@ -77,13 +78,6 @@ def running(build: Build, backends: Backends) -> Generator[Ats]:
         made.write("plain.yaml", site("plain", None))
         with made:
             yield made
-
-
-@pytest.fixture
-def ats(running: Ats, backends: Backends) -> Generator[Ats]:
-    backends.clear()
-    yield running
-    running.check_logs()
 
 
 def put(ats: Ats, name: str, snippet: str) -> None:
@@ -313,7 +307,7 @@ def test_runaway_is_stopped_and_suspended(ats: Ats, name: str, snippet: str, res
     n_stopped = sum(runs(ats, one) - before[one] for one in result.strip("()").split("|"))
     assert 1 <= n_stopped <= 4 * 3  # each of four Lua states strikes it out after three
     assert runs(ats, "suspended") > before["suspended"]
-    assert longest_s < 2.0  # 20 ms of CPU, on a machine that others use
+    assert longest_s < stretched(2.0)  # 20 ms of CPU
     is_told = f"snippet of Ingress test/{name}: stopped 3 times within 60 s: not run for 60 s" in ats.log()
     assert is_told or ats.counter("atsk8s_snippet_lines_dropped_total") > 0  # 20 lines a second
 

@@ -23,11 +23,12 @@ from tests.harness.authority import Authority
 from tests.harness.backends import Backends, Pod
 from tests.harness.load import Load, Request
 from tests.harness.manifests import Json, app, ingress, path, tls_secret
+from tests.harness.patience import stretched
 
 STARTS = 20
 HOST = "app.test"
 N_EXTRA_HOSTS = 200  # so that Python has work at the moment of a stop
-ONE_START_S = 15.0  # bound of a start, some requests and a stop, on a busy machine
+ONE_START_S = 15.0  # bound of a start, some requests and a stop
 
 
 class Site:
@@ -129,7 +130,7 @@ def _repeat(site: Site, n_starts: int) -> None:
     print(f"{n_starts} starts and stops in {time.monotonic() - began_s:.0f} s, {served} requests served between")
 
 
-@pytest.mark.timeout(STARTS * ONE_START_S)
+@pytest.mark.timeout(STARTS * stretched(ONE_START_S))
 def test_starts_and_stops_under_load(site: Site) -> None:
     _repeat(site, STARTS)
 
@@ -191,4 +192,4 @@ def test_a_stop_while_it_waits_for_the_api_server(build: Build, tmp_path: Path) 
         begun_s = time.monotonic()
         status = child.stop(timeout_s=20)
         assert status == 0, ats.log_tail()
-        assert time.monotonic() - begun_s < 10
+        assert time.monotonic() - begun_s < stretched(10)

@@ -15,10 +15,11 @@ from tests.harness import processes
 from tests.harness.ats import Ats, Options, ats_directory
 from tests.harness.backends import Backends, Fetched, Pod
 from tests.harness.manifests import Json, app, ingress, path
+from tests.harness.patience import stretched
 
 POD = Pod(app="pod", ip="127.0.8.1")
 OTHER = Pod(app="other", ip="127.0.8.2")
-LATE_S = 3.0  # Traffic Server's clock, and a busy machine
+LATE_S = 3.0  # Traffic Server's clock, and what a test costs
 
 SITES: dict[str, tuple[list[str], dict[str, str]]] = {
     "read": ([POD.ip], {"read-timeout": "1s"}),
@@ -59,14 +60,6 @@ def running(build: Build, backends: Backends) -> Generator[Ats]:
             yield made
 
 
-@pytest.fixture
-def ats(running: Ats, backends: Backends) -> Generator[Ats]:
-    """The server, with nothing counted; its logs are looked at after each test."""
-    backends.clear()
-    yield running
-    running.check_logs()
-
-
 def timed(ats: Ats, name: str, target: str, *, method: str = "GET", body: bytes | None = None) -> tuple[Fetched, float]:
     """One answer, and how long it took [s]."""
     before = time.monotonic()
@@ -80,7 +73,7 @@ def test_silent_pod_is_504(ats: Ats, name: str, limit_s: float, method: str) -> 
     answer, took_s = timed(ats, name, "/?slow_ms=15000", method=method, body=b"x" if method == "POST" else None)
     assert answer.status == 504
     assert b"did not answer in time" in answer.body
-    assert limit_s <= took_s < limit_s + LATE_S
+    assert limit_s <= took_s < limit_s + stretched(LATE_S)
 
 
 @pytest.mark.parametrize("name", ["read-long", "read-none"])
@@ -103,13 +96,13 @@ def test_silence_within_an_answer_ends_it(ats: Ats) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"200 OK" in head and b"Content-Length: 100000" in head
     assert 0 < len(body) < 100_000
-    assert time.monotonic() - before < 1 + LATE_S
+    assert time.monotonic() - before < 1 + stretched(LATE_S)
 
 
 def test_request_timeout_covers_every_attempt(ats: Ats, backends: Backends) -> None:
     """It has no second attempt's time, and is not asked again."""
     answer, took_s = timed(ats, "request-two", "/?slow_ms=15000")
-    assert answer.status == 504 and 2 <= took_s < 2 + LATE_S
+    assert answer.status == 504 and 2 <= took_s < 2 + stretched(LATE_S)
     assert len(backends.requests()) == 1
 
 
@@ -125,7 +118,7 @@ def test_stalled_body_is_408(ats: Ats, framing: str) -> None:
     answer = ats.raw(f"POST / HTTP/1.1\r\nHost: send.test\r\n{framing}".encode())
     assert answer.startswith(b"HTTP/1.1 408 "), answer[:200]
     assert b"did not come in time" in answer and b"<" not in answer
-    assert 1 <= time.monotonic() - before < 1 + LATE_S + 1
+    assert 1 <= time.monotonic() - before < 1 + stretched(LATE_S + 1)
 
 
 def test_answer_to_an_upload_may_take_longer_than_its_body(ats: Ats) -> None:
@@ -137,7 +130,7 @@ def test_answer_to_an_upload_may_take_longer_than_its_body(ats: Ats) -> None:
 
 
 def test_slow_header_is_cut(ats: Ats) -> None:
-    """That it goes on dripping does not help; faster than once in two seconds it would, see docs/requests.md."""
+    """That it goes on dripping does not help, once in some seconds; what drips faster: test_slow_clients.py."""
     sock = processes.connect(ats.place, ats.options.address, ats.http_port, timeout_s=2.5)
     before = time.monotonic()
     with sock:

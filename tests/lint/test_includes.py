@@ -45,7 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "affinity_key": (*_BASE, "affinity", "siphash"),
     "health": (*_BASE, "endpoint_layout"),
     "balance": (*_BASE, "endpoint_layout", "health", "siphash"),
-    "endpoint_set": (*_BASE, "affinity", "balance", "endpoint_layout", "retire"),
+    "endpoint_set": (*_BASE, "affinity", "balance", "endpoint_layout", "health", "retire"),
     "endpoints": (*_BASE, "balance", "endpoint_layout", "endpoint_set", "health", "retire"),
     "certificates": (*_BASE, "retire"),
     "records": (*_BASE, "certificates", "endpoints", "id_map", "retire"),
@@ -71,9 +71,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "forwarded": ("ats", *_BASE, "controller", "incoming"),
     "log_fields": ("ats", "atsk_base", "client", "client_limits", "controller", "respond"),
     "next_hop": ("ats", "atsk_base", "endpoints"),
-    "deadlines": ("ats", "atsk_base", "timeouts"),
+    "deadlines": ("ats", "atsk_base", "stats", "timeouts"),
+    "slow_headers": ("ats", "atsk_base", "deadlines", "stats"),
     "body_count": ("ats", "atsk_base"),
-    "admission": ("ats", *_BASE, "client", "client_limits", "controller", "grpc", "stats"),
+    "admission": ("ats", *_BASE, "client", "client_limits", "controller", "grpc", "incoming", "stats"),
     "preference": ("ats", *_BASE, "admission", "affinity", "balance", "controller", "incoming", "policies", "vhost"),
     "attempts": (
         "ats",
@@ -93,7 +94,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "txn": (
         *("ats", "atsk_base", "attempts", "body_count", "cache_key", "client_limits", "controller", "deadlines", "decision"),
-        *("forwarded", "incoming", "log_fields", "next_hop", "preference", "publish", "respond", "stats"),
+        *("forwarded", "incoming", "log_fields", "next_hop", "preference", "publish", "respond", "slow_headers", "stats"),
     ),
     "tls": (*_TABLE, "ats", "controller", "stats"),
     # The last good state beside commits: no host, no Python.
@@ -106,7 +107,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # The host side of the controller: the process, its log, its records, its drain.
     "host": ("atsk_base", "ats", "controller", "tls", "txn"),
     "pyhost": ("atsk_base", "affinity_key", "ats", "bridge", "controller", "host", "options", "publish", "state"),
-    "kubernetes_remap": ("ats", "atsk_base", "host", "pyhost", "txn"),
+    "kubernetes_remap": ("ats", "atsk_base", "host", "pyhost", "slow_headers", "txn"),
     "kubernetes_ssl": ("ats", "atsk_base", "host", "pyhost", "tls"),
 }
 

@@ -12,9 +12,9 @@ from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.cluster_settings.keys import KEYS
 from atsk8s.cluster_settings.records import Record, RecordType, check_value
 from atsk8s.cluster_settings.state import FAULTS_MAX, ClusterSettings
-from atsk8s.config import Settings
 from atsk8s.errors import RejectError
 from atsk8s.model.grants import Grant, is_granted, parse_domain_access_list
+from atsk8s.settings import Settings
 
 EXPRESSIONS = ("", "[0-4]", "^[0-9]+$", "^-?[0-9]+$", "^[^[:space:]]+$", r"^(\*|[[:digit:][:space:]]+)$", "^-1|[0-9]+$")
 texts = st.text(max_size=40) | st.text("0123456789-xKMGT. ", max_size=25) | st.text("ab.*:,/ \n", max_size=40)

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.config import Settings
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import Backend, HostKey, PathMatchKind, Place, Rule, Service, ServiceKey, VirtualHost
 from atsk8s.model.names import host_text
 from atsk8s.model.state import Model
-from tests.property import strategies
-from tests.property.strategies import Drain, Step
+from atsk8s.settings import Settings
+from tests.property.strategies import options
+from tests.property.strategies import steps as histories
+from tests.property.strategies.steps import Drain, Step
 from tests.property.test_state import NOW_S, Objects, load, take
 
 PATHS = ("/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/zzz", "/%2F", "/a%2Fb")
@@ -53,7 +54,7 @@ def authority_of(key: HostKey) -> str:
             return "elsewhere.test"
 
 
-@given(settings=strategies.settings, steps=strategies.steps)
+@given(settings=options.settings, steps=histories.steps)
 def test_c_decides_what_the_model_explains(writer: object, settings: Settings, steps: list[Step]) -> None:
     """For every host that is served and some that are not, and for paths on, below and beside the rules'."""
     from atsk8s.bridge.core import Core

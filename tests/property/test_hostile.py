@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from atsk8s.compile.diff import Published
 from atsk8s.compile.encode import encode
-from atsk8s.config import Settings
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings
 from tests.fuzz import fuzzing, python_targets
 from tests.fuzz.commits import check_state
-from tests.property import strategies
 from tests.property.creader import ATSK_OK, CReader
-from tests.property.strategies import KindOf, Put
+from tests.property.strategies import hostile, options
+from tests.property.strategies.steps import KindOf, Put
 
 _RARE_BYTES = b"\0\n\r\t \"'/%*{}[]:-&!\x7f\x80\xc3\xff09aZ"
 
 
-@given(objects=st.lists(strategies.hostile_objects, min_size=1, max_size=6), settings=strategies.settings)
+@given(objects=st.lists(hostile.hostile_objects, min_size=1, max_size=6), settings=options.settings)
 def test_no_text_breaks_the_model(c_reader: CReader, objects: list[Put], settings: Settings) -> None:
     model = Model(settings)
     for put in objects:

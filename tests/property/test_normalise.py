@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import example, given
 
 from atsk8s.model.normalise import Host, RequestFault, normalise_host, normalise_path
-from tests.property import strategies
 from tests.property.creader import CReader
+from tests.property.strategies import requests
 
 
-@given(path=strategies.raw_paths)
+@given(path=requests.raw_paths)
 @example(path=b"")
 @example(path=b"/a//../b")
 @example(path=b"/" + b"a" * 8191)
@@ -18,7 +18,7 @@ def test_c_normalises_paths_as_python_does(c_reader: CReader, path: bytes) -> No
     assert c_reader.normalise_path(path) == normalise_path(path)
 
 
-@given(path=strategies.raw_paths)
+@given(path=requests.raw_paths)
 def test_a_normal_path_stays(path: bytes) -> None:
     normal = normalise_path(path)
 
@@ -28,7 +28,7 @@ def test_a_normal_path_stays(path: bytes) -> None:
         assert not {b".", b".."} & set(normal.split(b"/"))
 
 
-@given(authority=strategies.raw_authorities)
+@given(authority=requests.raw_authorities)
 @example(authority=b"a" * 63 + b"." + b"b" * 63 + b"." + b"c" * 63 + b"." + b"d" * 61 + b".:65535")
 @example(authority=b"a" * 63 + b"." + b"b" * 63 + b"." + b"c" * 63 + b"." + b"d" * 62)
 @example(authority=b"[" + b"1:" * 22 + b"1]:1")
@@ -38,7 +38,7 @@ def test_c_normalises_hosts_as_python_does(c_reader: CReader, authority: bytes) 
     assert c_reader.normalise_host(authority) == normalise_host(authority)
 
 
-@given(authority=strategies.raw_authorities)
+@given(authority=requests.raw_authorities)
 def test_a_normal_host_stays(authority: bytes) -> None:
     host = normalise_host(authority)
 

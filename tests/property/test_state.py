@@ -22,13 +22,14 @@ from atsk8s.compile.diff import (
     PutVhost,
 )
 from atsk8s.compile.encode import Blob, encode
-from atsk8s.config import Settings, Tenancy
 from atsk8s.model.changes import Changes
 from atsk8s.model.ir import HostKey, Place
 from atsk8s.model.names import wildcard_over
 from atsk8s.model.state import Model
-from tests.property import strategies
-from tests.property.strategies import Delete, Drain, KindOf, Put, Step
+from atsk8s.settings import Settings, Tenancy
+from tests.property.strategies import options
+from tests.property.strategies import steps as histories
+from tests.property.strategies.steps import Delete, Drain, KindOf, Put, Step
 
 NOW_S = 1_780_000_000  # one of the certificates has expired, the others have not
 
@@ -50,7 +51,8 @@ class Core:
             match call:
                 case PutService() | NameService():
                     assert call.id not in self.gone, "an id is used again"
-                    self.services[call.id] = decode_endpoints(call.records) if isinstance(call, PutService) else call[1:]
+                    what = decode_endpoints(call.records) if isinstance(call, PutService) else (call.name, call.port)
+                    self.services[call.id] = (what, call.max_failures)
                 case PutCertificate() | EmptyCertificate():
                     assert call.id not in self.gone, "an id is used again"
                     self.certificates[call.id] = call.certificate if isinstance(call, PutCertificate) else None
@@ -89,7 +91,8 @@ class Core:
                 service = state.services[service_key]
                 assert service is not None
                 named = (service.external_name, service.external_port)
-                assert self.services[place] == (named if service.external_name else service.endpoints)
+                what = named if service.external_name else service.endpoints
+                assert self.services[place] == (what, service.max_failures)
         for key, policy in state.tls.items():
             assert policy is not None
             found = [self.certificates[place] for place in self.tls[key].certificates]
@@ -127,7 +130,7 @@ def take(model: Model, objects: Objects, step: Put | Delete) -> None:
     model.put(KindOf(step.kind), key, objects.get((step.kind, key)))
 
 
-@given(settings=strategies.settings, steps=strategies.steps)
+@given(settings=options.settings, steps=histories.steps)
 def test_increments_equal_a_rebuild(settings: Settings, steps: list[Step]) -> None:
     """After any sequence of changes, drains and failed commits: the state, what the drains add up to, what the core holds, and the
     verdicts are those of a model that saw the final objects alone."""
@@ -156,7 +159,7 @@ def test_increments_equal_a_rebuild(settings: Settings, steps: list[Step]) -> No
     assert not model.drain(now_s=NOW_S)
 
 
-@given(tenancy=st.sampled_from(Tenancy), steps=strategies.contests)
+@given(tenancy=st.sampled_from(Tenancy), steps=histories.contests)
 def test_ownership_is_stateless(tenancy: Tenancy, steps: list[Step]) -> None:
     """Hosts and certificates go back and forth between namespaces as Ingresses come and go; whose they are in the end depends on
     what is there, and not on how it came about."""
@@ -183,7 +186,7 @@ def test_ownership_is_stateless(tenancy: Tenancy, steps: list[Step]) -> None:
         assert star not in owners or all(namespaces == owners[star] for namespaces in under)
 
 
-@given(settings=strategies.settings, steps=strategies.steps, data=st.data())
+@given(settings=options.settings, steps=histories.steps, data=st.data())
 def test_order_of_arrival_changes_nothing(settings: Settings, steps: list[Step], data: st.DataObject) -> None:
     """A permutation of the objects changes no value, no byte and no verdict."""
     objects = Objects()
@@ -205,7 +208,7 @@ def test_order_of_arrival_changes_nothing(settings: Settings, steps: list[Step],
         assert encode(vhost) == encode(mirrored)
 
 
-@given(settings=strategies.settings, steps=strategies.steps)
+@given(settings=options.settings, steps=histories.steps)
 def test_explain_and_dump_take_any_state(settings: Settings, steps: list[Step]) -> None:
     """Neither fails, whatever there is; nothing secret is in them."""
     model = Model(settings)

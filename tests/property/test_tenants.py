@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.compile.encode import encode
-from atsk8s.config import Settings, Tenancy
 from atsk8s.model.access import Access
 from atsk8s.model.grants import Grant, is_granted
 from atsk8s.model.ir import HostKey, ObjectRef, Place
 from atsk8s.model.names import host_text
 from atsk8s.model.state import Model
-from tests.property import strategies
-from tests.property.strategies import Delete, Drain, KindOf, Put, Regrant, Step
+from atsk8s.settings import Settings, Tenancy
+from tests.property.strategies import options, tenants
+from tests.property.strategies.steps import Delete, Drain, KindOf, Put, Step
+from tests.property.strategies.tenants import Regrant
 
 NOW_S = 1_780_000_000
 VICTIM, HOSTILE = "third", ("m", "n")
@@ -75,8 +76,8 @@ limited = st.builds(
 
 @given(
     settings=limited,
-    own=strategies.tenant_steps((VICTIM,), 0, 2),
-    hostile=strategies.tenant_steps(HOSTILE, 3, 9),
+    own=tenants.tenant_steps((VICTIM,), 0, 2),
+    hostile=tenants.tenant_steps(HOSTILE, 3, 9),
     data=st.data(),
 )
 def test_strict_protects_who_was_there_before(
@@ -94,9 +95,9 @@ def test_strict_protects_who_was_there_before(
 @given(
     settings=limited,
     tenancy=st.sampled_from(Tenancy),
-    grants=strategies.grants_for(VICTIM, HOSTILE),
-    own=strategies.tenant_steps((VICTIM,), 0, 9),
-    hostile=strategies.tenant_steps(HOSTILE, 0, 9),
+    grants=tenants.grants_for(VICTIM, HOSTILE),
+    own=tenants.tenant_steps((VICTIM,), 0, 9),
+    hostile=tenants.tenant_steps(HOSTILE, 0, 9),
     data=st.data(),
 )
 def test_grants_protect_whatever_is_older(
@@ -129,7 +130,7 @@ def _mixed(data: st.DataObject, own: list[Step], hostile: list[Step]) -> list[St
     return [next(one if mine else other) for mine in turns]
 
 
-@given(settings=strategies.settings, steps=strategies.granted_steps)
+@given(settings=options.settings, steps=tenants.granted_steps)
 def test_increments_equal_a_rebuild_under_grants_and_limits(settings: Settings, steps: list[Step | Regrant]) -> None:
     """As test_state's, while the list of grants changes."""
     model, objects = Model(settings), Objects()
@@ -173,7 +174,7 @@ HOST_TEXTS = st.sampled_from(
 )
 
 
-@given(grants=strategies.grants, host=HOST_TEXTS, namespace=st.sampled_from(("a", "b", "c")))
+@given(grants=tenants.grants, host=HOST_TEXTS, namespace=st.sampled_from(("a", "b", "c")))
 def test_the_look_up_says_what_the_list_says(grants: tuple[Grant, ...] | None, host: str, namespace: str) -> None:
     """`Access` finds entries by name, grants.is_granted asks each."""
     key = HostKey(place=Place.WILDCARD, host=host[2:]) if host.startswith("*.") else HostKey(place=Place.EXACT, host=host)

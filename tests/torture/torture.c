@@ -83,7 +83,7 @@ stage_stable(uint64_t generation, uint32_t n)
     records[i].flags  = (generation + i) % 4 == 0 || generation % 11 == 0 ? ATSK_ENDPOINT_SERVING | ATSK_ENDPOINT_TERMINATING
                                                                           : ATSK_ENDPOINT_READY | ATSK_ENDPOINT_SERVING;
   }
-  return atsk_commit_service(1, records_span(records, n));
+  return atsk_commit_service(1, records_span(records, n), ATSK_NONE);
 }
 
 /* One generation: new services, every host a new virtual host that names them, a stable service and a certificate swapped. */

@@ -2,8 +2,9 @@
 
 import pytest
 
-from atsk8s.config import OPTIONS, LoadBalance, Settings, Tenancy, Token, options_table, parse_settings
+from atsk8s.config import OPTIONS, options_table, parse_settings
 from atsk8s.errors import SettingsError
+from atsk8s.settings import LoadBalance, Settings, Tenancy, Token
 
 
 def test_defaults_are_the_settings_of_no_arguments() -> None:

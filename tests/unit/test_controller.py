@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from atsk8s.api.meta import KubeObject, ObjectKey
-from atsk8s.config import Settings
 from atsk8s.controller import Controller, LoadedState
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model.changes import Changes
@@ -18,6 +17,7 @@ from atsk8s.model.state import Model
 from atsk8s.probes.rounds import EjectedReport
 from atsk8s.probes.targets import Verdict
 from atsk8s.route_hold import ROUTE_HOLD_S, RouteHold
+from atsk8s.settings import Settings
 from atsk8s.source.interface import KindStatus, Problem
 from atsk8s.source.kinds import ENDPOINT_SLICE, INGRESS, KINDS, SERVICE, AnyKind
 from atsk8s.source.store import Listener, Rejection, Store

@@ -34,7 +34,7 @@ from atsk8s.errors import KubeError
 from atsk8s.source.interface import Clock, Jitter, Source
 from atsk8s.source.kinds import KINDS, AnyKind
 from atsk8s.source.kube.event_texts import Problem, bounded, event_name, is_named, unix_s
-from atsk8s.source.kube.pacing import RETRY_AFTER_MAX_S, Backoff
+from atsk8s.source.kube.pacing import RETRY_AFTER_MAX_S, Backoff, TokenBucket
 from atsk8s.source.kube.writing import Reply, Writer
 from atsk8s.threads import Keeper, Kept
 
@@ -120,26 +120,10 @@ class _Pending:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """A token bucket."""
-
-    at_once: float
-    per_s: float
-    left: float
-    at_s: float
-
-    def wait_s(self, now: float) -> float:
-        """Seconds until there is a token; 0: there is one."""
-        self.left = min(self.at_once, self.left + (now - self.at_s) * self.per_s)
-        self.at_s = now
-        return max(0.0, (1 - self.left) / self.per_s)
-
-
-@dataclass(slots=True)
 class _Standing:
     """What is wrong with one object."""
 
-    bucket: _Bucket
+    bucket: TokenBucket
     problems: dict[Problem, _Pending] = field(default_factory=dict)
     gone_s: float | None = None  # since nothing is wrong with it any more; the bucket is remembered until it is full again
 
@@ -183,7 +167,7 @@ class EventWriter:
         self._standing: dict[_Subject, _Standing] = {}
         self._rejected: dict[_Subject, Problem] = {}  # undecoded ones that were told of
         self._seen_rejected: dict[_Subject, Problem] = {}  # at the last look
-        self._bucket = _Bucket(EVENTS_AT_ONCE, EVENTS_PER_S, EVENTS_AT_ONCE, clock())
+        self._bucket = TokenBucket(EVENTS_AT_ONCE, EVENTS_PER_S, clock())
         self._backoff = Backoff(clock, jitter)
         self._paused_until = float("-inf")
         self._refused_until: dict[str, float] = {}
@@ -251,8 +235,8 @@ class EventWriter:
         subject, problem, wait_s = self._next(now)
         if subject is None or problem is None:
             return wait_s
-        self._bucket.left -= 1
-        self._standing[subject].bucket.left -= 1
+        self._bucket.take()
+        self._standing[subject].bucket.take()
         self._last_in[subject.namespace] = now
         self._write(subject, problem, now)
         return 0.0
@@ -289,8 +273,7 @@ class EventWriter:
                 if not self._has_room(subject, now):
                     self.report = replace(self.report, n_dropped=self.report.n_dropped + 1)
                     continue
-                bucket = _Bucket(OBJECT_EVENTS_AT_ONCE, OBJECT_EVENTS_PER_S, OBJECT_EVENTS_AT_ONCE, now)
-                standing = self._standing[subject] = _Standing(bucket)
+                standing = self._standing[subject] = _Standing(TokenBucket(OBJECT_EVENTS_AT_ONCE, OBJECT_EVENTS_PER_S, now))
             known = standing.problems
             standing.problems = {problem: known.get(problem) or _Pending(now) for problem in problems}
             standing.gone_s = None if problems else now
@@ -423,7 +406,7 @@ class EventWriter:
             uid: str = known.metadata.uid
             return uid
         if not subject.is_undecoded:
-            return ""  # a Service that an Ingress names, and that is not there
+            return ""  # what an option names and is not there, or what has gone since
         path = f"{subject.kind.path(subject.key.namespace)}/{subject.key.name}"
         try:
             return _decoded(self._send("GET", path, accept=_METADATA).body).metadata.uid

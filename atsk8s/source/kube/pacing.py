@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atsk8s.source.interface import Clock, Jitter
 
@@ -42,23 +42,43 @@ class Backoff:
         return delay_s
 
 
+@dataclass(slots=True)
+class TokenBucket:
+    """So many at once, and so many a second in the long run.  Who takes one that is not there yet owes it."""
+
+    at_once: float
+    per_s: float
+    at_s: float  # when `left` was so many
+    left: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = self.at_once
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until there is a token; 0: there is one."""
+        self.left = min(self.at_once, self.left + (now - self.at_s) * self.per_s)
+        self.at_s = now
+        return max(0.0, (1 - self.left) / self.per_s)
+
+    def take(self) -> None:
+        self.left -= 1
+
+
 class RequestBudget:
-    """A token bucket, the last bound: it holds also where each request by itself looks like a success.
+    """The last bound: it holds also where each request by itself looks like a success.
 
     A server that ends every watch at once after one event is an example: no rule about errors or short watches sees it.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._left = float(REQUESTS_AT_ONCE)
-        self._at = clock()
+        self._bucket = TokenBucket(REQUESTS_AT_ONCE, REQUESTS_PER_S, clock())
 
     def take_s(self) -> float:
         """Take one request; seconds to wait before sending it, usually 0."""
-        now = self._clock()
-        self._left = min(REQUESTS_AT_ONCE, self._left + (now - self._at) * REQUESTS_PER_S) - 1
-        self._at = now
-        return max(0.0, -self._left / REQUESTS_PER_S)
+        wait_s = self._bucket.wait_s(self._clock())
+        self._bucket.take()
+        return wait_s
 
 
 @dataclass(slots=True)

@@ -59,6 +59,8 @@ def test_values(name: str, text: str, value: object) -> None:
     [
         ("tls-certificates", "a.example:s"),
         ("healthcheck-path", "healthz"),
+        ("healthcheck-path", "/health?z"),
+        ("healthcheck-path", "/" + "x" * 255),
         ("hsts-max-age", "-1"),
         ("hsts-include-subdomains", "maybe"),
         ("tls-minimum-version", "1.4"),

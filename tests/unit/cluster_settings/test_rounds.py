@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey, ObjectMeta
-from atsk8s.config import Settings
+from atsk8s.settings import Settings
 from atsk8s.source.kinds import CONFIG_MAP, INGRESS
 from tests.unit.test_controller import World, ingress
 

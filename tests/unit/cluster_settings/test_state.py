@@ -11,10 +11,10 @@ from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.cluster_settings.records import Record, RecordType
 from atsk8s.cluster_settings.state import FAULTS_MAX, SOURCE_EXPLICIT, ClusterSettings
-from atsk8s.config import Settings
 from atsk8s.errors import Reason
 from atsk8s.model.grants import Grant
 from atsk8s.model.ir import ObjectRef
+from atsk8s.settings import Settings
 
 A, B, TEXT = (
     "proxy.config.log.rolling_interval_sec",
@@ -56,7 +56,8 @@ class FakeTable:
 class World:
     def __init__(self, settings: Settings | None = None, table: FakeTable | None = None) -> None:
         self.table = table or FakeTable()
-        self.state = ClusterSettings(replace(settings or Settings(), pod_namespace="proxy"), self.table)
+        self.health_paths: list[str] = []
+        self.state = ClusterSettings(replace(settings or Settings(), pod_namespace="proxy"), self.table, self.health_paths.append)
 
     def put(
         self, name: str, data: Mapping[str, str], *, namespace: str = "proxy", mark: str | None = "true", created_s: int = 0
@@ -206,11 +207,25 @@ def test_without_a_process_names_are_checked_alone() -> None:
     assert state.apply() == (ObjectRef(kind="ConfigMap", namespace="proxy", name="one"),)
 
 
-@pytest.mark.parametrize(("path", "n"), [("/__trafficserver_alive", 0), ("/healthz", 1)])
-def test_a_health_path_that_is_the_option_s_needs_no_word(path: str, n: int) -> None:
-    world = World()
-    world.put("one", {"healthcheck-path": path})
-    assert len(list(world.state.conditions())) == n
+def test_the_health_path_is_a_configmap_s_and_then_the_option_s_again() -> None:
+    world = World(Settings(health_path="/alive"))
+    world.put("one", {"healthcheck-path": "/healthz"})
+    world.put("one", {"healthcheck-path": " /healthz", A: "10"})
+    assert list(world.state.conditions()) == []
+    world.put("one", {"healthcheck-path": "/" + "x" * 255})
+    assert world.reasons("one") == [f"{Reason.INVALID_SETTING} healthcheck-path"]
+    world.put("one", {"healthcheck-path": "/" + "x" * 254})
+    world.delete("one")
+    assert world.health_paths == ["/healthz", "/alive", "/" + "x" * 254, "/alive"]
+
+
+def test_the_option_s_health_path_is_set_although_there_is_no_configmap() -> None:
+    """A last good state may have had another."""
+    world = World(Settings(health_path="/alive"))
+    for _ in range(2):
+        world.state.reset()
+        world.state.apply()
+    assert world.health_paths == ["/alive"]
 
 
 def test_a_minus_one_of_the_server_s_stays_legal_after_another_value() -> None:

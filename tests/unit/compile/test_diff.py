@@ -138,6 +138,19 @@ def test_a_service_becomes_a_name_and_back() -> None:
     assert two == NameService(one.id, "o.example", 80)
 
 
+def test_a_service_s_own_failures_are_published_as_they_change() -> None:
+    published = Published()
+    for said in (None, 3, 0, None):
+        service = Service(key=A, endpoints=(POD,), max_failures=said)
+        [put] = commit(published, Changes(services={A: service}))
+        assert isinstance(put, PutService)
+        assert put.max_failures == said
+        assert commit(published, Changes(services={A: service})) == ()
+    [name] = commit(published, Changes(services={A: Service(key=A, external_name="o", external_port=1, max_failures=9)}))
+    assert isinstance(name, NameService)
+    assert name.max_failures == 9
+
+
 def test_certificates() -> None:
     published = Published()
     material = Certificate(key=SECRET, chain_der=b"chain", key_der=b"hunter2", names=(), not_after_s=0)

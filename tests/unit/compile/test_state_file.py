@@ -12,7 +12,7 @@ from atsk8s.api.meta import ObjectKey
 from atsk8s.compile import state_file
 from atsk8s.compile.encode import encode, encode_endpoints
 from atsk8s.compile.faults import BlobError
-from atsk8s.compile.layout import BLOB_VERSION
+from atsk8s.compile.layout import BLOB_VERSION, NONE
 from atsk8s.compile.state_file import MAGIC, VERSION, read_state, siphash_1_3
 from atsk8s.model.explain import dump, explain
 from atsk8s.model.ir import Backend, Endpoint, EndpointFlags, HostKey, PathMatchKind, Place, Rule, Service, ServiceKey, VirtualHost
@@ -58,8 +58,8 @@ def good() -> list[bytes]:
     host = HOST.host.encode()
     fixed = struct.pack("<HBBIII", 0, Place.EXACT, len(host), len(blob.data), len(blob.services), len(blob.routes))
     return [
-        record(1, struct.pack("<Q", 5), encode_endpoints(Service(key=SVC, endpoints=ENDPOINTS))),
-        record(2, struct.pack("<QHHI", 6, 443, 11, 0), b"pod.example"),
+        record(1, struct.pack("<QII", 5, NONE, 0), encode_endpoints(Service(key=SVC, endpoints=ENDPOINTS))),
+        record(2, struct.pack("<QHHI", 6, 443, 11, 3), b"pod.example"),
         record(3, struct.pack("<QII", 9, 3, 4), b"abc", b"keys"),
         record(4, fixed, host, struct.pack("<Q", 5), struct.pack(f"<{len(blob.routes)}Q", *range(len(blob.routes))), blob.data),
         record(5, struct.pack("<HBBI", 0, Place.WILDCARD, 7, 1), b"example", struct.pack("<Q", 9)),
@@ -72,6 +72,7 @@ def test_a_file_is_read_and_explained() -> None:
     said = explain(saved.table, "shop.example", "/cart/1", lambda _: ())
     assert said["matched"] == "PREFIX /cart"
     assert "10.0.0.1:8080" in str(said["services"])
+    assert [service.max_failures for service in saved.table.services.values() if service is not None] == [None, 3]
     shown = str(dump(saved.table, {}))
     assert "pod.example:443" in shown
     assert "keys" not in shown
@@ -88,14 +89,14 @@ def test_the_checksum_is_siphash_1_3() -> None:
     [
         (b"", "cut short"),
         (bytes(80), "begin"),
-        (whole(*good(), version=1), "format 1"),
+        (whole(*good(), version=2), "format 2"),
         (whole(*good())[:-8], "size"),
         (whole(*good(), n_records=4), "behind its end"),
         (whole(*good(), n_records=6), "cut short"),
         (whole(record(99)), "unknown kind 99"),
         (whole(*good()[3:]), "a service that is not there"),
         (whole(good()[4]), "a certificate that is not there"),
-        (whole(record(1, struct.pack("<Q", 5), b"12345678")), "endpoints cut short"),
+        (whole(record(1, struct.pack("<QII", 5, 0, 0), b"12345678")), "endpoints cut short"),
         (whole(record(2, struct.pack("<QHHI", 6, 443, 3, 0), b"a\nb")), "a name"),
         (whole(good()[0], record(4, struct.pack("<HBBIII", 0, 9, 0, 0, 0, 0))), "a host"),
         (whole(good()[0], record(4, struct.pack("<HBBIII", 0, 0, 0, 0xFFFFFFF8, 0xFFFFFFFF, 0))), "cut short"),
@@ -130,6 +131,7 @@ def test_no_bytes_are_anything_but_a_state_or_refused(at: int, to: bytes) -> Non
 
 def test_the_layout_is_that_of_c() -> None:
     """Sizes as plugin_c/controller/state_format.h asserts them."""
-    sizes = {"HEADER": 80, "SETTINGS": 80, "NETWORK": 24, "RECORD": 8, "NAME": 16, "CERTIFICATE": 16, "VHOST": 16, "POLICY": 8}
+    sizes = {"HEADER": 80, "SETTINGS": 80, "NETWORK": 24, "RECORD": 8, "SERVICE": 16, "NAME": 16, "CERTIFICATE": 16}
+    sizes |= {"VHOST": 16, "POLICY": 8}
     for name, size in sizes.items():
         assert getattr(state_file, f"STATE_{name}").size == size, name

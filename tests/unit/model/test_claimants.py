@@ -6,7 +6,7 @@ import pytest
 
 from atsk8s.api.core import Namespace
 from atsk8s.api.meta import ObjectKey, ObjectMeta
-from atsk8s.config import Settings, Tenancy, parse_settings
+from atsk8s.config import parse_settings
 from atsk8s.errors import Reason, SettingsError
 from atsk8s.label_selector import parse_label_selector
 from atsk8s.model import ingress as ingress_module
@@ -15,6 +15,7 @@ from atsk8s.model.ir import ObjectRef
 from atsk8s.model.names import host_key
 from atsk8s.model.quotas import NamespaceQuota
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings, Tenancy
 from tests.unit.model.objects import delete, ingress, put
 
 

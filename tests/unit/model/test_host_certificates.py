@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from atsk8s.api.meta import ObjectKey
-from atsk8s.config import Settings, Tenancy
 from atsk8s.model.host_certificates import HostCertificate, parse_tls_certificates
 from atsk8s.model.ir import TlsPolicy
 from atsk8s.model.names import host_key
 from atsk8s.model.state import Model
+from atsk8s.settings import Settings, Tenancy
 from tests.unit.model.objects import delete, ingress, put, service
 
 LISTED = parse_tls_certificates("*.a.example:certs/wild b.example:certs/b")

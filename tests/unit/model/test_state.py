@@ -7,7 +7,6 @@ import pytest
 from atsk8s.api.core import Secret, SecretBytes
 from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.api.networking import Ingress, IngressClass, IngressClassSpec
-from atsk8s.config import CONTROLLER_NAME, Settings, Tenancy
 from atsk8s.errors import InvariantError, Reason
 from atsk8s.model import claimants, state
 from atsk8s.model import ingress as ingresses
@@ -16,6 +15,7 @@ from atsk8s.model.ir import Endpoint, ObjectRef, ServiceKey
 from atsk8s.model.names import FALLBACK, NO_HOST, host_key
 from atsk8s.model.snippets import SnippetRules
 from atsk8s.model.state import Model
+from atsk8s.settings import CONTROLLER_NAME, Settings, Tenancy
 from tests.property.pairs import NOT_BEFORE, certificate_of, key_pem, keys, pem
 from tests.unit.model.objects import KindOf, delete, endpoint_slice, ingress, put, service
 

@@ -46,6 +46,11 @@ class Live:
         return monotonic() - started
 
 
+def a(name: str) -> dict[str, object]:
+    """An object with nothing in it."""
+    return {"metadata": {"name": name, "namespace": "ns"}, "spec": {}}
+
+
 def plain(api: FakeApi) -> Load:
     """Credentials without any."""
     return lambda: Credentials(server=api.url, origin="test")

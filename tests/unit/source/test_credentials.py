@@ -18,7 +18,7 @@ from atsk8s.source.kube import credentials
 from atsk8s.source.kube.credentials import Credentials, from_kubeconfig, from_service_account, from_token, is_expiring
 from atsk8s.source.kube.transport import KubeTransport
 from tests.harness.fakeapi import FakeApi
-from tests.unit.source.test_reflector_network import certificate
+from tests.unit.source.self_signed import certificate
 
 TOKEN = "token-that-nobody-may-see"
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,122 +12,16 @@ import pytest
 from atsk8s.api.meta import KubeObject, ObjectKey
 from atsk8s.errors import KubeError, Reason
 from atsk8s.model.ir import Condition, ObjectRef
-from atsk8s.source.kinds import INGRESS, INGRESS_CLASS, KINDS, AnyKind
+from atsk8s.source.kinds import INGRESS, INGRESS_CLASS
 from atsk8s.source.kube import events
 from atsk8s.source.kube.credentials import Credentials
 from atsk8s.source.kube.event_texts import event_name
 from atsk8s.source.kube.events import EVENTS_AT_ONCE, OBJECT_EVENTS_AT_ONCE, EventWriter
 from atsk8s.source.kube.writing import ANSWER_BYTES_MAX, Reply, WriteTransport
-from atsk8s.source.store import Rejection, Store
+from atsk8s.source.store import Rejection
 from atsk8s.threads import Keeper
 from tests.harness.fakeapi import Exchange, FakeApi, hang_up, refuse
-from tests.harness.processes import await_condition
-
-Json = dict[str, Any]
-STARTED_S = 1_800_000_000.0  # Unix time of the clock's 0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def wall(self) -> float:
-        return STARTED_S + self.now_s
-
-
-class Source:
-    """Stores, and nothing else of a source."""
-
-    def __init__(self) -> None:
-        self.stores: dict[AnyKind, Store[Any]] = {kind: Store(kind) for kind in KINDS}
-
-    def store(self, kind: AnyKind) -> Store[Any]:
-        return self.stores[kind]
-
-    def ingress(self, name: str, namespace: str = "ns") -> ObjectRef:
-        meta = {"name": name, "namespace": namespace, "uid": f"uid-{name}", "resourceVersion": "1"}
-        made: KubeObject = msgspec.convert({"metadata": meta, "spec": {}}, INGRESS.item)
-        self.stores[INGRESS].put(made.key, made)
-        return ObjectRef(kind="Ingress", namespace=namespace, name=name)
-
-
-class PaperServer:
-    """Keeps Events as an API server does; several writers may share one."""
-
-    def __init__(self) -> None:
-        self.events: dict[str, Json] = {}
-        self.requests: list[tuple[str, str]] = []
-        self.faults: list[Reply | KubeError] = []  # the next answers
-        self.always: Callable[[str, str], Reply | None] = lambda _method, _path: None
-        self.n_unauthorized = 0
-        self.version = 0
-        self.is_closed = False
-
-    def send(self, method: str, path: str, body: bytes = b"", *, content_type: str = "", accept: str = "") -> Reply:
-        self.requests.append((method, path))
-        if self.faults:
-            fault = self.faults.pop(0)
-            if isinstance(fault, KubeError):
-                raise fault
-            return fault
-        if (answer := self.always(method, path)) is not None:
-            return answer
-        if method == "GET":
-            return Reply(status=200, body=b'{"metadata": {"uid": "asked"}}')
-        said = json.loads(body)
-        name = f"{path}/{said['metadata']['name']}" if method == "POST" else path
-        if method == "POST":
-            if name in self.events:
-                return Reply(status=409, body=b"{}")
-            self.events[name] = said
-        elif name not in self.events:
-            return Reply(status=404, body=b"{}")
-        stored = self.events[name]
-        version = said.get("metadata", {}).get("resourceVersion", "")
-        if version and version != stored["metadata"]["resourceVersion"]:
-            return Reply(status=409, body=b"{}")
-        if said:
-            self.version += 1
-            stored.update({key: value for key, value in said.items() if key != "metadata"})
-            stored["metadata"]["resourceVersion"] = str(self.version)
-        return Reply(status=201 if method == "POST" else 200, body=json.dumps(stored).encode())
-
-    def unauthorized(self) -> None:
-        self.n_unauthorized += 1
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    @property
-    def n_created(self) -> int:
-        return sum(method == "POST" for method, _ in self.requests)
-
-
-class World:
-    def __init__(self, server: PaperServer | None = None, clock: Clock | None = None) -> None:
-        self.clock = clock or Clock()
-        self.source = Source()
-        self.server = server or PaperServer()
-        self.writer = EventWriter(
-            self.source,  # type: ignore[arg-type]  # the stores are all that is asked for
-            lambda: self.server,
-            clock=self.clock,
-            wall_clock=self.clock.wall,
-            jitter=lambda low, _: low,
-        )
-
-    def run(self, seconds: float) -> None:
-        """Let the writer work for so long."""
-        end = self.clock.now_s + seconds
-        while (wait_s := self.writer.step()) == 0 or self.clock.now_s + wait_s <= end:
-            self.clock.now_s += wait_s
-        self.clock.now_s = end
-
-    def reject(self, ref: ObjectRef, message: str = "is taken", reason: Reason = Reason.CONFLICT) -> None:
-        self.writer.tell(ref, (Condition(object=ref, reason=reason, message=message, fatal=True),))
+from tests.unit.source.paper_events import Clock, PaperServer, Source, World
 
 
 def status(code: int, cause: str = "", message: str = "") -> Reply:
@@ -451,32 +343,6 @@ def test_the_thread_writes_and_ends() -> None:
     assert last.method == "POST"
     assert last.headers["authorization"] == "Bearer s3cret-t0ken"
     assert json.loads(last.body)["reason"] == "Conflict"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
-def test_a_thread_that_ended_is_started_again_and_tells_first_of_what_did_not_end_it(error: type[BaseException]) -> None:
-    world, keeper = World(), Keeper()
-
-    def fail_once(_method: str, _path: str) -> None:
-        if len(world.server.requests) == 1:
-            raise error
-
-    world.server.always = fail_once
-    for name in ("poison", "shop"):
-        world.reject(world.source.ingress(name))
-    writer = world.writer
-    writer.start(keeper)
-    await_condition("its thread ends", lambda: writer._thread and not writer._thread.is_alive())
-    keeper.tend()
-    assert keeper.restarts.counts() == {"events": 1}
-    try:
-        for n_written, name in enumerate(("shop", "poison"), 1):  # the one that ended it later, and not never
-            await_condition(f"{name} is told of", lambda n=n_written: writer.report.n_written == n)
-            assert [event["involvedObject"]["name"] for event in world.server.events.values()][-1] == name
-            world.clock.now_s += 1300
-            writer._wake.set()
-    finally:
-        writer.stop()
 
 
 def test_a_stop_does_not_wait_for_a_server_that_says_nothing() -> None:

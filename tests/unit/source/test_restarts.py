@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from atsk8s.source.kinds import INGRESS, KINDS, SERVICE, AnyKind
+from atsk8s.source.kube.events import REPEAT_S
 from atsk8s.source.manifests import ManifestSource
 from atsk8s.source.store import Change
 from atsk8s.threads import Keeper
 from tests.harness.fakeapi import FakeApi
-from tests.unit.source.live import PATH, source
-
-
-def a(name: str) -> dict[str, object]:
-    return {"metadata": {"name": name, "namespace": "ns"}, "spec": {}}
+from tests.harness.processes import await_condition
+from tests.unit.source.live import PATH, a, source
+from tests.unit.source.paper_events import World
 
 
 def end(name: str, error: type[BaseException]) -> None:
@@ -91,3 +90,32 @@ def test_the_thread_of_a_directory_is_started_again_and_reads_everything(tmp_pat
         assert keeper.restarts.counts() == {"watch": 1}
     finally:
         it.stop()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_the_thread_of_events_is_started_again_and_tells_last_of_what_ended_it(error: type[BaseException]) -> None:
+    world, keeper = World(), Keeper()
+
+    def fail_once(_method: str, _path: str) -> None:
+        if len(world.server.requests) == 1:
+            raise error
+
+    def told() -> list[str]:
+        return [event["involvedObject"]["name"] for event in world.server.events.values()]
+
+    world.server.always = fail_once
+    for name in ("poison", "shop"):
+        world.reject(world.source.ingress(name))
+    writer = world.writer
+    writer.start(keeper)
+    try:
+        await_condition("its thread ends", lambda: writer._thread is not None and not writer._thread.is_alive())
+        keeper.tend()
+        assert keeper.restarts.counts() == {"events": 1}
+        await_condition("the other is told of", lambda: writer.report.n_written == 1)
+        assert told() == ["shop"]
+        world.clock.now_s += REPEAT_S[1]
+        writer._wake.set()
+        await_condition("what ended it is told of", lambda: told() == ["shop", "poison"])
+    finally:
+        writer.stop()
