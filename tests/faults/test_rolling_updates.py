@@ -13,6 +13,7 @@ from tests.e2e.cluster import pod_name
 from tests.faults.report import FaultFactory
 from tests.faults.site import App, Site, took_s
 from tests.harness import processes
+from tests.harness.kubeapi import JsonObject
 from tests.harness.load import Request
 from tests.harness.patience import stretched
 
@@ -35,8 +36,9 @@ def ips_of(generation: int, *, subnet: int = SUBNET) -> list[str]:
 class Deployment:
     """What a Deployment, its kubelets and its pods do, at the API and on the network."""
 
-    def __init__(self, site: Site, name: str, *, subnet: int = SUBNET, accept_s: float = ACCEPT_S) -> None:
-        self.site, self.name, self._subnet, self._accept_s = site, name, subnet, accept_s
+    def __init__(self, site: Site, name: str, *, subnet: int = SUBNET, is_told_first: bool = False) -> None:
+        """Args: is_told_first: a pod gets its SIGTERM when the API server says that it goes, and not when it is asked to say so."""
+        self.site, self.name, self._subnet, self._is_told_first = site, name, subnet, is_told_first
         self.generations = itertools.count(1)
         self.current = ips_of(0, subnet=subnet)
         self._stamps = itertools.count(1)
@@ -49,12 +51,11 @@ class Deployment:
         What rolls pods is a controller beside the one of EndpointSlices, in one process: while that is away, nothing is rolled.
         """
         cluster, stamp = self.site.cluster, str(next(self._stamps))
-        api, namespace = cluster.plane.api, cluster.namespace
-        api.patch("v1", "Service", self.name, {"metadata": {"labels": {"stamp": stamp}}}, namespace=namespace)
-        query = {"labelSelector": f"kubernetes.io/service-name={self.name}"}
+        labels = {"metadata": {"labels": {"stamp": stamp}}}
+        cluster.plane.api.patch("v1", "Service", self.name, labels, namespace=cluster.namespace)
 
         def follow() -> bool:
-            slices = api.list("discovery.k8s.io/v1", "EndpointSlice", namespace=namespace, query=query)["items"]
+            slices = self._slices()
             return bool(slices) and all(one["metadata"]["labels"].get("stamp") == stamp for one in slices)
 
         return took_s("EndpointSlices follow", follow, timeout_s=CONTROLLERS_S)
@@ -86,9 +87,25 @@ class Deployment:
 
     def _end(self, ips: Sequence[str]) -> None:
         """Terminating at the API and SIGTERM at the pod, at the same time, as a kubelet has it."""
-        self.site.fleet.terminate(ips, accept_s=stretched(self._accept_s))
+        if not self._is_told_first:
+            self.site.fleet.terminate(ips, accept_s=stretched(ACCEPT_S))
         list(self._workers.map(lambda ip: self._delete(ip, grace_s=30), ips))
+        if self._is_told_first:
+            processes.await_condition("EndpointSlices say who ends", lambda: not self._ready() & set(ips), timeout_s=CONTROLLERS_S)
+            self.site.fleet.terminate(ips, accept_s=stretched(ACCEPT_S))
         self._ending.update(dict.fromkeys(ips, time.monotonic()))
+
+    def _slices(self) -> list[JsonObject]:
+        api, query = self.site.cluster.plane.api, {"labelSelector": f"kubernetes.io/service-name={self.name}"}
+        slices: list[JsonObject] = api.list(
+            "discovery.k8s.io/v1", "EndpointSlice", namespace=self.site.cluster.namespace, query=query
+        )["items"]
+        return slices
+
+    def _ready(self) -> set[str]:
+        """The addresses that the API server says are ready."""
+        endpoints = [endpoint for one in self._slices() for endpoint in one.get("endpoints") or []]
+        return {ip for endpoint in endpoints if endpoint["conditions"].get("ready") for ip in endpoint["addresses"]}
 
     def ending(self) -> set[str]:
         """Remove the Pod objects of those that have ended; return those that have not."""
