@@ -27,7 +27,7 @@ Value: TypeAlias = str | bool | int | AccessList | tuple[HostCertificate, ...]
 
 @unique
 class KeyState(StrEnum):
-    """What becomes of a key.  LIVE: it takes effect while the proxy runs.  PENDING: it is read and checked, and has no effect yet."""
+    """What becomes of a key.  LIVE: it takes effect while the proxy runs.  PENDING: it is read and checked, and has no effect."""
 
     LIVE = "live"
     PENDING = "read, no effect yet"

@@ -99,9 +99,7 @@ class _Records:
                 number, port, size, max_failures = body.unpack(STATE_NAME)
                 key = _service(number)
                 name = _text(body.take(size))
-                self.services[key] = Service(
-                    key=key, external_name=name, external_port=port, max_failures=_said(max_failures)
-                )
+                self.services[key] = Service(key=key, external_name=name, external_port=port, max_failures=_said(max_failures))
             case 3:
                 number, chain_len, key_len = body.unpack(STATE_CERTIFICATE)
                 body.take(chain_len)

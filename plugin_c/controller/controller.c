@@ -2,6 +2,7 @@
  * and on ATS's.  Must not include ts.h or Python.h. */
 #include "controller/controller.h"
 
+#include "base/prefix.h"
 #include "blob/atsk_format.h"
 #include "table/publish.h"
 
@@ -167,25 +168,12 @@ atsk_settings_set_loaded(const struct atsk_settings *given)
   atomic_store_explicit(&settings_current, &loaded_settings, memory_order_relaxed);
 }
 
-static bool
-network_contains(const struct atsk_network *network, uint8_t family, const uint8_t *addr)
-{
-  if (network->family != family) {
-    return false;
-  }
-  size_t whole  = network->bits / 8u;
-  unsigned rest = network->bits % 8u;
-  if (memcmp(network->addr, addr, whole) != 0) {
-    return false;
-  }
-  return rest == 0 || ((network->addr[whole] ^ addr[whole]) >> (8u - rest)) == 0;
-}
-
 bool
 atsk_settings_trusts(const struct atsk_settings *s, uint8_t family, const uint8_t *addr)
 {
   for (size_t i = 0; i < s->n_trusted; i++) {
-    if (network_contains(&s->trusted[i], family, addr)) {
+    const struct atsk_network *network = &s->trusted[i];
+    if (network->family == family && atsk_prefix_is(network->addr, addr, network->bits)) {
       return true;
     }
   }

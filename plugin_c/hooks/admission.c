@@ -19,17 +19,6 @@ now_ns(void)
   return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static struct atsk_str
-value_of(TSMBuffer bufp, TSMLoc hdr, TSMLoc field)
-{
-  int len          = 0;
-  const char *text = TSMimeHdrFieldValueStringGet(bufp, hdr, field, -1, &len);
-  struct atsk_str value;
-  value.ptr = text;
-  value.len = text != NULL && len > 0 ? (size_t)len : 0;
-  return value;
-}
-
 void
 atsk_admission_client(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *settings, struct atsk_client *out)
 {
@@ -47,7 +36,7 @@ atsk_admission_client(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk
       memmove(values, values + 1, (FIELDS_MAX - 1) * sizeof values[0]);
       n--;
     }
-    values[n++] = value_of(rri->requestBufp, rri->requestHdrp, field);
+    values[n++] = atsk_incoming_value(rri, field);
     (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
     field = next;
   }
@@ -93,9 +82,8 @@ atsk_admission_limits(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk
   }
 }
 
-/* HTTP/1.1 bodies have a length or chunks (RFC 9112 section 6.3).  HTTP/2's may
- * have neither: of a method that has none as a rule we say there is none, and
- * Traffic Server, which looks at the stream, takes it or not. */
+/* HTTP/1.1 bodies have a length or chunks (RFC 9112 section 6.3).  HTTP/2's may have neither: of a method that has none as a rule we say
+ * there is none, and Traffic Server, which looks at the stream, takes it or not. */
 void
 atsk_admission_body(TSHttpTxn txnp, TSRemapRequestInfo *rri, bool is_safe_method, struct atsk_body_said *out)
 {
@@ -124,7 +112,7 @@ atsk_admission_is_grpc(TSRemapRequestInfo *rri)
   if (field == TS_NULL_MLOC) {
     return false;
   }
-  const bool is = atsk_grpc_is(value_of(rri->requestBufp, rri->requestHdrp, field));
+  const bool is = atsk_grpc_is(atsk_incoming_value(rri, field));
   (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
   return is;
 }

@@ -1,6 +1,5 @@
-/* What a request is refused for, though its route is known: too many of its
- * client, a body too large, a protocol that cannot be carried. ATS's threads,
- * from the remap hook; nothing here answers. */
+/* What a request is refused for, though its route is known: too many of its client, a body too large, a protocol that cannot be carried.
+ * ATS's threads, from the remap hook; nothing here answers. */
 #ifndef ATSK_ADMISSION_H
 #define ATSK_ADMISSION_H
 
@@ -13,13 +12,11 @@
 
 ATSK_BEGIN_DECLS
 
-/* Who sent it: the peer, or, if that is a trusted proxy, the last one in
- * X-Forwarded-For that is none.  `rri`'s header as it came in. */
+/* Who sent it: the peer, or, if that is a trusted proxy, the last one in X-Forwarded-For that is none.  `rri`'s header as it came in. */
 void atsk_admission_client(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *settings, struct atsk_client *out);
 
-/* Does the request fit a rule's limits?  `exempt`: the policy's networks;
- * `scope`: whose counts.  As atsk_limits_take(); what did not pass or was not
- * counted is counted (stats.h). */
+/* Does the request fit a rule's limits?  `exempt`: the policy's networks; `scope`: whose counts.  As atsk_limits_take(); what did not pass or
+ * was not counted is counted (stats.h). */
 void atsk_admission_limits(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *settings,
                            const struct atsk_policy_limits *limits, struct atsk_span exempt, uint64_t scope,
                            struct atsk_limits_hold *hold, struct atsk_limits_result *result);

@@ -105,15 +105,13 @@ has_body(TSHttpTxn txnp)
 static bool
 is_in_time(const struct atsk_attempts *attempts)
 {
-  const uint32_t limit_ms = attempts->treatment.retry_ms;
-  return atsk_timeouts_left(limit_ms, attempts->begun_ms, atsk_deadlines_now_ms()) != 0;
+  return atsk_timeouts_left(attempts->treatment.retry_ms, attempts->begun_ms, atsk_deadlines_now_ms()) != 0;
 }
 
 static uint32_t
 request_left_ms(const struct atsk_attempts *attempts)
 {
-  const uint32_t limit_ms = attempts->treatment.timeouts.request_ms;
-  return limit_ms == 0 ? UINT32_MAX : atsk_timeouts_left(limit_ms, attempts->begun_ms, atsk_deadlines_now_ms());
+  return atsk_timeouts_left(attempts->treatment.timeouts.request_ms, attempts->begun_ms, atsk_deadlines_now_ms());
 }
 
 static bool

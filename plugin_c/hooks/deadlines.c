@@ -195,26 +195,23 @@ void
 atsk_deadline_begin(struct atsk_deadline *deadline, TSHttpTxn txnp, uint32_t request_ms)
 {
   const uint64_t wait_ms = (uint64_t)request_ms + GRACE_MS;
-  deadline->txnp         = txnp;
-  deadline->is_over      = false;
-  deadline->end_ms       = atsk_deadlines_now_ms() + wait_ms;
-  deadline->cont         = TSContCreate(on_deadline, TSMutexCreate()); /* an event needs one; it goes with the continuation */
-  TSContDataSet(deadline->cont, deadline);
+  if (deadline->cont == NULL) {
+    deadline->cont = TSContCreate(on_deadline, TSMutexCreate()); /* an event needs one */
+    TSContDataSet(deadline->cont, deadline);
+  }
+  deadline->txnp   = txnp;
+  deadline->end_ms = atsk_deadlines_now_ms() + wait_ms;
   deadline_arm(deadline, wait_ms);
 }
 
 void
 atsk_deadline_end(struct atsk_deadline *deadline)
 {
-  if (deadline->cont == NULL) {
-    return;
-  }
   if (deadline->pending != NULL) {
     TSActionCancel(deadline->pending);
     deadline->pending = NULL;
   }
-  TSContDestroy(deadline->cont);
-  deadline->cont = NULL;
+  deadline->is_over = false;
 }
 
 uint64_t

@@ -53,16 +53,16 @@ void atsk_deadlines_tunnel_watch(TSHttpTxn txnp);
  * client's.  (An HTTP/2 client's carries other requests: a stream that its client reads in drips has no end but its own.) */
 struct atsk_deadline {
   TSHttpTxn txnp;
-  TSCont cont;      /* NULL: none */
-  TSAction pending; /* the next cut */
+  TSCont cont;      /* NULL: none yet; kept for the next transaction, since destroying one takes an event */
+  TSAction pending; /* the next cut; NULL: none */
   uint64_t end_ms;  /* of atsk_deadlines_now_ms() */
   bool is_over;     /* cut once */
 };
 
-/* From the remap hook.  `deadline` stays where it is until _end. */
+/* From the remap hook.  `deadline` stays where it is until _end; all zeros before the first time. */
 void atsk_deadline_begin(struct atsk_deadline *deadline, TSHttpTxn txnp, uint32_t request_ms);
 
-/* Ends it, on the thread that began it; legal if it was not begun (cont is NULL). */
+/* Ends it, on the thread that began it; legal if it was not begun. */
 void atsk_deadline_end(struct atsk_deadline *deadline);
 
 /* What records.config gives a request's header [s]; 0: no limit.  As it is now. */

@@ -142,7 +142,7 @@ choose(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *sett
   }
   wish.random = wish.random * UINT64_C(0x9E3779B97F4A7C15) ^ wish.random >> 32; /* weights have drawn from it already */
   if (policies == NULL) {
-    atsk_preference_default(txnp, rri, in, settings, &wish);
+    atsk_preference_default(txnp, rri, settings, &wish);
   } else {
     atsk_preference_wish(txnp, rri, in, settings, match->vhost->blob, policies, &wish);
   }

@@ -4,10 +4,8 @@
  * of 140,000 for a request, and a cache's hit has no use for them. */
 #include "hooks/forwarded.h"
 
-#include "blob/atsk_format.h"
 #include "hooks/incoming.h"
 
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -126,27 +124,6 @@ field_add(TSMBuffer bufp, TSMLoc hdr, const char *name, int name_len, const char
 
 #define FIELD_ADD(bufp, hdr, name, value, len) field_add(bufp, hdr, name, (int)sizeof(name) - 1, value, len)
 
-static bool
-client_is_trusted(TSHttpTxn txnp, const struct atsk_settings *settings)
-{
-  if (TSHttpTxnIsInternal(txnp)) { /* a plugin's sub-request: its fields are ours already */
-    return true;
-  }
-  if (settings->n_trusted == 0) {
-    return false;
-  }
-  const struct sockaddr *client = TSHttpTxnClientAddrGet(txnp);
-  if (client != NULL && client->sa_family == AF_INET) {
-    return atsk_settings_trusts(settings, ATSK_FAMILY_IPV4, (const uint8_t *)&((const struct sockaddr_in *)client)->sin_addr);
-  }
-  if (client != NULL && client->sa_family == AF_INET6) {
-    const struct in6_addr *addr = &((const struct sockaddr_in6 *)client)->sin6_addr;
-    return IN6_IS_ADDR_V4MAPPED(addr) ? atsk_settings_trusts(settings, ATSK_FAMILY_IPV4, addr->s6_addr + 12)
-                                      : atsk_settings_trusts(settings, ATSK_FAMILY_IPV6, addr->s6_addr);
-  }
-  return false;
-}
-
 void
 atsk_forwarded_take(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr, struct atsk_str authority, uint16_t port,
                     const struct atsk_settings *settings, struct atsk_forwarded *out)
@@ -157,7 +134,7 @@ atsk_forwarded_take(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr, struct atsk_str 
   }
   out->port   = port;
   out->is_tls = atsk_incoming_is_tls(txnp);
-  out->kept   = (uint8_t)fields_sort_out(bufp, hdr, client_is_trusted(txnp, settings));
+  out->kept   = (uint8_t)fields_sort_out(bufp, hdr, atsk_incoming_is_trusted(txnp, settings));
 }
 
 /* The port that the client used, as its URL has it: the local one is often behind a Service's or a node's. */

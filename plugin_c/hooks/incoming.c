@@ -1,6 +1,8 @@
 /* See incoming.h. */
 #include "hooks/incoming.h"
 
+#include "hooks/client.h"
+
 #include <netinet/in.h>
 #include <string.h>
 
@@ -80,14 +82,12 @@ atsk_incoming_host(TSHttpTxn txnp, TSRemapRequestInfo *rri, struct atsk_incoming
     const int version = TSHttpHdrVersionGet(rri->requestBufp, rri->requestHdrp);
     return version >= TS_HTTP_VERSION(1, 1) ? ATSK_REQUEST_BAD_HOST : ATSK_REQUEST_FINE;
   }
-  int len           = 0;
-  const char *value = TSMimeHdrFieldValueStringGet(rri->requestBufp, rri->requestHdrp, field, -1, &len);
+  const struct atsk_str value = atsk_incoming_value(rri, field);
   (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
-  if (value == NULL || len <= 0 || len > HOST_FIELD_MAX) {
+  if (value.len == 0 || value.len > HOST_FIELD_MAX) {
     return ATSK_REQUEST_BAD_HOST;
   }
-  in->authority.ptr = value;
-  in->authority.len = (size_t)len;
+  in->authority = value;
   if (names_two_hosts(txnp, in->authority)) {
     return ATSK_REQUEST_BAD_HOST;
   }
@@ -109,6 +109,30 @@ bool
 atsk_incoming_is_tls(TSHttpTxn txnp)
 {
   return TSHttpTxnClientProtocolStackContains(txnp, "tls/") != NULL;
+}
+
+bool
+atsk_incoming_is_trusted(TSHttpTxn txnp, const struct atsk_settings *settings)
+{
+  struct atsk_client client;
+  if (TSHttpTxnIsInternal(txnp)) {
+    return true;
+  }
+  if (settings->n_trusted == 0) {
+    return false;
+  }
+  atsk_client_of_peer(TSHttpTxnClientAddrGet(txnp), &client);
+  return atsk_client_is_trusted(settings, &client);
+}
+
+struct atsk_str
+atsk_incoming_value(TSRemapRequestInfo *rri, TSMLoc field)
+{
+  struct atsk_str value;
+  int len   = 0;
+  value.ptr = TSMimeHdrFieldValueStringGet(rri->requestBufp, rri->requestHdrp, field, -1, &len);
+  value.len = value.ptr != NULL && len > 0 ? (size_t)len : 0;
+  return value;
 }
 
 bool

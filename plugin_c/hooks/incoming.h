@@ -4,6 +4,7 @@
 
 #include "hooks/ats.h"
 #include "base/atsk_base.h"
+#include "controller/controller.h"
 #include "table/request.h"
 
 ATSK_BEGIN_DECLS
@@ -32,6 +33,12 @@ uint16_t atsk_incoming_port(TSHttpTxn txnp);
 
 /* Does the client speak TLS to us?  (The URL's scheme would not do: in absolute form it is the client's word.) */
 bool atsk_incoming_is_tls(TSHttpTxn txnp);
+
+/* Are the client's own words about itself believed: is it a trusted proxy, or a plugin's sub-request, whose fields are ours already? */
+bool atsk_incoming_is_trusted(TSHttpTxn txnp, const struct atsk_settings *settings);
+
+/* A field's value, borrowed from the header; empty: it has none. */
+struct atsk_str atsk_incoming_value(TSRemapRequestInfo *rri, TSMLoc field);
 
 /* Has the request a field of this name? */
 bool atsk_incoming_has_field(TSRemapRequestInfo *rri, const char *name, int len);

@@ -1,7 +1,7 @@
 /* See log_fields.h. */
 #include "hooks/log_fields.h"
 
-#include "hooks/client.h"
+#include "hooks/incoming.h"
 #include "hooks/respond.h"
 
 #include <stdio.h>
@@ -52,20 +52,6 @@ fields_remove(TSMBuffer bufp, TSMLoc hdr, const char *name, size_t name_len)
   }
 }
 
-static bool
-client_is_trusted(TSHttpTxn txnp, const struct atsk_settings *settings)
-{
-  struct atsk_client client;
-  if (TSHttpTxnIsInternal(txnp)) { /* a plugin's sub-request: its id is ours already */
-    return true;
-  }
-  if (settings->n_trusted == 0) {
-    return false;
-  }
-  atsk_client_of_peer(TSHttpTxnClientAddrGet(txnp), &client);
-  return atsk_client_is_trusted(settings, &client);
-}
-
 /* What goes into logs, other systems' headers and URLs without harm: letters, digits, and "-._:/+=@" alone. */
 static bool
 id_is_sound(const char *id, int len)
@@ -106,7 +92,7 @@ atsk_log_fields_begin(TSHttpTxn txnp, TSMBuffer bufp, TSMLoc hdr, const struct a
 {
   fields_remove(bufp, hdr, ingress_name, sizeof ingress_name - 1);
   fields_remove(bufp, hdr, service_name, sizeof service_name - 1);
-  if (!client_is_trusted(txnp, settings) || !has_sound_id(bufp, hdr)) {
+  if (!atsk_incoming_is_trusted(txnp, settings) || !has_sound_id(bufp, hdr)) {
     char id[ATSK_REQUEST_ID_LEN + 1];
     (void)snprintf(id, sizeof id, "%016llx", (unsigned long long)atsk_request_number(txnp));
     fields_remove(bufp, hdr, id_name, sizeof id_name - 1);

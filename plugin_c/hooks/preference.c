@@ -7,17 +7,7 @@
 
 #include <string.h>
 
-static bool
-value_of(TSRemapRequestInfo *rri, TSMLoc field, struct atsk_str *out)
-{
-  int len  = 0;
-  out->ptr = TSMimeHdrFieldValueStringGet(rri->requestBufp, rri->requestHdrp, field, -1, &len);
-  out->len = out->ptr != NULL && len > 0 ? (size_t)len : 0;
-  return out->len > 0;
-}
-
-/* The first field's value; HTTP's list of several would be another value for
- * the same client now and then. */
+/* The first field's value; HTTP's list of several would be another value for the same client now and then. */
 static bool
 header_find(TSRemapRequestInfo *rri, struct atsk_str name, struct atsk_str *value)
 {
@@ -25,9 +15,9 @@ header_find(TSRemapRequestInfo *rri, struct atsk_str name, struct atsk_str *valu
   if (field == TS_NULL_MLOC) {
     return false;
   }
-  const bool has = value_of(rri, field, value);
+  *value = atsk_incoming_value(rri, field);
   (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
-  return has;
+  return value->len > 0;
 }
 
 /* HTTP/2 clients may send a field for each cookie (RFC 9113 section 8.2.3). */
@@ -37,9 +27,8 @@ cookie_find(TSRemapRequestInfo *rri, struct atsk_str name, struct atsk_str *valu
   bool is_found = false;
   TSMLoc field  = TSMimeHdrFieldFind(rri->requestBufp, rri->requestHdrp, TS_MIME_FIELD_COOKIE, TS_MIME_LEN_COOKIE);
   while (field != TS_NULL_MLOC) {
-    struct atsk_str cookies;
     TSMLoc next = is_found ? TS_NULL_MLOC : TSMimeHdrFieldNextDup(rri->requestBufp, rri->requestHdrp, field);
-    is_found    = value_of(rri, field, &cookies) && atsk_cookie_find(cookies, name, value);
+    is_found    = atsk_cookie_find(atsk_incoming_value(rri, field), name, value);
     (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, field);
     if (is_found && next != TS_NULL_MLOC) {
       (void)TSHandleMLocRelease(rri->requestBufp, rri->requestHdrp, next);
@@ -67,8 +56,7 @@ hash_by_address(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_setti
   }
 }
 
-/* Path and query as sent; what follows "?" counts in another way than as part
- * of the path. */
+/* Path and query as sent; what follows "?" counts in another way than as part of the path. */
 static void
 hash_by_uri(TSHttpTxn txnp, const struct atsk_incoming *in, struct atsk_pick_wish *wish)
 {
@@ -86,10 +74,8 @@ hash_by_uri(TSHttpTxn txnp, const struct atsk_incoming *in, struct atsk_pick_wis
 }
 
 void
-atsk_preference_default(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_incoming *in,
-                        const struct atsk_settings *settings, struct atsk_pick_wish *wish)
+atsk_preference_default(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *settings, struct atsk_pick_wish *wish)
 {
-  (void)in;
   wish->algorithm     = settings->defaults.load_balance;
   wish->panic_percent = settings->defaults.panic_percent;
   if (settings->defaults.load_balance == ATSK_BALANCE_HASH) { /* which the option has by address alone */
@@ -136,16 +122,14 @@ atsk_preference_wish(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_
     wish->panic_percent = settings->defaults.panic_percent;
     balance_wish(txnp, rri, in, settings, blob, policies->balance, wish);
   } else {
-    atsk_preference_default(txnp, rri, in, settings, wish);
+    atsk_preference_default(txnp, rri, settings, wish);
   }
   if (policies->affinity != NULL && cookie_find(rri, atsk_blob_str_view(blob, policies->affinity->name), &value)) {
     wish->affinity_tag = atsk_tag_read(value);
   }
 }
 
-/* --- the cookie
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* --- the cookie -------------------------------------------------------------------------------------------------------------- */
 
 struct atsk_cookie { /* the text follows it */
   uint16_t len;

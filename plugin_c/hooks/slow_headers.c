@@ -47,8 +47,8 @@ struct home {
 static __thread struct home *mine; /* __thread: in C and C++ alike */
 
 static struct {
-  uint32_t limit_ms; /* 0: not begun */
-  uint32_t period_ms;
+  uint64_t limit_ms; /* 0: not begun */
+  uint64_t period_ms;
   int arg; /* a session's user argument: its connection */
 } slow;    /* written once, before the first session that is hooked */
 
@@ -142,7 +142,7 @@ on_look(TSCont contp, TSEvent event, void *edata)
 {
   const bool is_over = home_look((struct home *)TSContDataGet(contp));
   (void)event, (void)edata;
-  (void)TSContScheduleOnThread(contp, is_over ? slow.period_ms : SLICE_PAUSE_MS, TSEventThreadSelf());
+  (void)TSContScheduleOnThread(contp, (TSHRTime)(is_over ? slow.period_ms : SLICE_PAUSE_MS), TSEventThreadSelf());
   return 0;
 }
 
@@ -158,7 +158,7 @@ home_mine(void)
     pthread_mutex_init(&mine->lock, NULL);
     TSCont cont = TSContCreate(on_look, TSMutexCreate()); /* an event needs one */
     TSContDataSet(cont, mine);
-    (void)TSContScheduleOnThread(cont, slow.period_ms, TSEventThreadSelf());
+    (void)TSContScheduleOnThread(cont, (TSHRTime)slow.period_ms, TSEventThreadSelf());
   }
   return mine;
 }
@@ -241,12 +241,12 @@ atsk_slow_headers_whole(TSHttpTxn txnp)
 void
 atsk_slow_headers_start(void)
 {
-  const uint32_t limit_ms = atsk_deadlines_header_s() * 1000u;
+  const uint64_t limit_ms = (uint64_t)atsk_deadlines_header_s() * 1000u;
   if (slow.limit_ms != 0 || limit_ms == 0 ||
       TSUserArgIndexReserve(TS_USER_ARGS_SSN, "atsk8s", "whether a request's header is whole", &slow.arg) != TS_SUCCESS) {
     return;
   }
-  const uint32_t period_ms = limit_ms / PERIODS;
+  const uint64_t period_ms = limit_ms / PERIODS;
   slow.period_ms           = period_ms < PERIOD_MIN_MS ? PERIOD_MIN_MS : period_ms > PERIOD_MAX_MS ? PERIOD_MAX_MS : period_ms;
   slow.limit_ms            = limit_ms;
   TSCont sessions          = TSContCreate(on_session, NULL); /* no mutex: a session's own serialises its hooks */

@@ -58,7 +58,8 @@ txn_take(void)
     spares = txn->next;
     return txn;
   }
-  txn       = (struct txn *)TSmalloc(sizeof *txn);
+  txn = (struct txn *)TSmalloc(sizeof *txn);
+  memset(&txn->deadline, 0, sizeof txn->deadline);
   txn->cont = TSContCreate(on_txn, NULL); /* no mutex: the transaction's own serialises its hooks */
   TSContDataSet(txn->cont, txn);
   return txn;
@@ -336,8 +337,6 @@ txn_begin(struct txn *txn, const struct atsk_settings *settings, const struct at
   }
   txn->body_count.cont         = NULL;
   txn->body_count.is_too_large = false;
-  txn->deadline.cont           = NULL;
-  txn->deadline.is_over        = false;
   txn->count_max               = decision->body.is_there && !decision->body.has_length ? decision->treatment->body_max : 0;
 }
 
@@ -372,7 +371,7 @@ forward(TSHttpTxn txnp, TSRemapRequestInfo *rri, const struct atsk_settings *set
     atsk_deadline_begin(&txn->deadline, txnp, attempts->treatment.timeouts.request_ms);
     guard(txnp, txn);
   }
-  if (settings->cache || (attempts->treatment.retry_on & ATSK_RETRY_STATUS) || txn->deadline.cont != NULL) {
+  if (settings->cache || (attempts->treatment.retry_on & ATSK_RETRY_STATUS) || attempts->treatment.timeouts.request_ms != 0) {
     TSHttpTxnHookAdd(txnp, TS_HTTP_READ_RESPONSE_HDR_HOOK, txn->cont);
   }
   if (settings->cache) {

@@ -6,6 +6,7 @@
  * the whole word: what is held cannot change its owner, and only what nobody holds, with its bucket full, may be taken over. */
 #include "policy/client_limits.h"
 
+#include "base/prefix.h"
 #include "base/siphash.h"
 
 #include <stdatomic.h>
@@ -245,19 +246,12 @@ client_hash(uint64_t scope, const struct atsk_client *client)
   return atsk_siphash(&key, bytes, sizeof scope + 1u + len);
 }
 
-static bool
-has_bits(const uint8_t *addr, const uint8_t *network, uint32_t bits)
-{
-  const uint32_t whole = bits / 8u, rest = bits % 8u;
-  return memcmp(addr, network, whole) == 0 && (rest == 0 || (addr[whole] ^ network[whole]) >> (8u - rest) == 0);
-}
-
 bool
 atsk_limits_is_exempt(struct atsk_span networks, const struct atsk_client *client)
 {
   for (size_t at = 0; networks.len - at >= ATSK_EXEMPT_SIZE; at += ATSK_EXEMPT_SIZE) {
     const uint8_t *network = networks.ptr + at;
-    if (network[16] == client->family && has_bits(client->addr, network, network[17])) {
+    if (network[16] == client->family && atsk_prefix_is(client->addr, network, network[17])) {
       return true;
     }
   }

@@ -9,14 +9,12 @@ limit_of(uint32_t said, uint32_t otherwise)
 }
 
 void
-atsk_timeouts_resolve(const struct atsk_timeouts *otherwise, const struct atsk_policy_timeouts *policy, struct atsk_timeouts *out)
+atsk_timeouts_resolve(const struct atsk_timeouts *otherwise, const struct atsk_policy_timeouts *said, struct atsk_timeouts *out)
 {
-  static const struct atsk_policy_timeouts nothing = {ATSK_NONE, ATSK_NONE, ATSK_NONE, ATSK_NONE};
-  const struct atsk_policy_timeouts *said          = policy != NULL ? policy : &nothing;
-  out->connect_ms                                  = limit_of(said->connect_ms, otherwise->connect_ms);
-  out->read_ms                                     = limit_of(said->read_ms, otherwise->read_ms);
-  out->send_ms                                     = limit_of(said->send_ms, otherwise->send_ms);
-  out->request_ms                                  = limit_of(said->request_ms, otherwise->request_ms);
+  out->connect_ms = limit_of(said->connect_ms, otherwise->connect_ms);
+  out->read_ms    = limit_of(said->read_ms, otherwise->read_ms);
+  out->send_ms    = limit_of(said->send_ms, otherwise->send_ms);
+  out->request_ms = limit_of(said->request_ms, otherwise->request_ms);
 }
 
 uint32_t

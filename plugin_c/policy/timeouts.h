@@ -20,8 +20,8 @@ struct atsk_timeouts {
 
 #define ATSK_TIMEOUT_MAX_MS 2000000000u /* an int of milliseconds, as Traffic Server takes them, with room for what is added */
 
-/* `policy` where it says something, else `otherwise`; policy may be NULL. */
-void atsk_timeouts_resolve(const struct atsk_timeouts *otherwise, const struct atsk_policy_timeouts *policy,
+/* What is `said`, else `otherwise`. */
+void atsk_timeouts_resolve(const struct atsk_timeouts *otherwise, const struct atsk_policy_timeouts *said,
                            struct atsk_timeouts *out);
 
 /* Whole seconds that are never shorter, plus `slack_s`; 0 stays 0, no limit. */

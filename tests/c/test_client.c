@@ -1,18 +1,6 @@
 /* Who a request comes from: peers, chains of trusted proxies, and what clients write to be somebody else. */
-#include "../../plugin_c/hooks/client.c" /* with settings of this test's own */
+#include "../../plugin_c/hooks/client.c"
 #include "tap.h"
-
-/* controller.c's, over what it stands on */
-bool
-atsk_settings_trusts(const struct atsk_settings *s, uint8_t family, const uint8_t *addr)
-{
-  for (size_t i = 0; i < s->n_trusted; i++) {
-    if (s->trusted[i].family == family && memcmp(s->trusted[i].addr, addr, s->trusted[i].bits / 8u) == 0) {
-      return true;
-    }
-  }
-  return false;
-}
 
 static struct atsk_settings settings;
 

@@ -46,6 +46,22 @@ settings_once(void)
 }
 
 static void
+trusted(void)
+{
+  static struct atsk_settings some = {.trusted   = {{.addr = {172, 16}, .family = ATSK_FAMILY_IPV4, .bits = 12},
+                                                    {.addr = {0xfc}, .family = ATSK_FAMILY_IPV6, .bits = 7}},
+                                      .n_trusted = 2};
+  const uint8_t inside[4] = {172, 31, 255, 255}, outside[4] = {172, 32, 0, 0}, local[16] = {0xfd, 1}, global[16] = {0xfe, 1};
+  CHECK(atsk_settings_trusts(&some, ATSK_FAMILY_IPV4, inside) && !atsk_settings_trusts(&some, ATSK_FAMILY_IPV4, outside),
+        "12 bits of a network, to the bit");
+  CHECK(atsk_settings_trusts(&some, ATSK_FAMILY_IPV6, local) && !atsk_settings_trusts(&some, ATSK_FAMILY_IPV6, global),
+        "7 bits of one");
+  some.trusted[0].bits = 0;
+  CHECK(atsk_settings_trusts(&some, ATSK_FAMILY_IPV4, outside) && !atsk_settings_trusts(&some, ATSK_FAMILY_IPV6, global),
+        "none: everybody of its family");
+}
+
+static void
 path_changes(void)
 {
   static char longest[ATSK_HEALTH_PATH_MAX + 2];
@@ -116,6 +132,7 @@ int
 main(void)
 {
   settings_once();
+  trusted();
   path_changes();
   path_changes_under_readers();
   return tap_end();

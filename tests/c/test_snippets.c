@@ -1,18 +1,19 @@
 /* Snippets on C's side: an offer is its own transaction's, once; what is logged; and the bounds of a run, with the LuaJIT that tslua.so has. */
-#include "../../plugin_c/hooks/snippets.c" /* with a log of this test's own */
+#include "../../plugin_c/hooks/snippets.c"
 #include "tap.h"
 
 static char logged[2048];
 static uint32_t n_logged;
 
-void
-atsk_controller_log(int level, const char *line, size_t len)
+static void
+line_take(int level, const char *line)
 {
   (void)level;
-  memcpy(logged, line, len < sizeof logged ? len : sizeof logged);
-  logged[len < sizeof logged ? len : sizeof logged - 1] = '\0';
+  (void)snprintf(logged, sizeof logged, "%s", line);
   n_logged++;
 }
+
+static const struct atsk_controller_host host = {.log = line_take};
 
 static struct atsk_str
 str(const char *text)
@@ -165,6 +166,7 @@ bounds(void)
 int
 main(void)
 {
+  atsk_controller_host_set(&host);
   offers();
   reports();
   bounds();

@@ -13,7 +13,7 @@ from deploy.compile import Build
 from tests.e2e.cluster import MANDATORY, OPTIONAL, Cluster, watching
 from tests.e2e.test_in_cluster import mounted
 from tests.harness import processes
-from tests.harness.ats import Ats, Options, ats_directory
+from tests.harness.ats import HEALTH_PATH, Ats, Options, ats_directory
 from tests.harness.kubeapi import JsonObject
 from tests.harness.manifests import path
 from tests.harness.podnet import NODE_IP
@@ -113,6 +113,20 @@ def test_the_walk_through(build: Build, cluster: Cluster) -> None:
         took.append(await_records(ats, cluster, before))
         print("seconds from the API server's reply until the record was set:", " ".join(f"{one:.3f}" for one in took))
         assert not [one for one in ats.admin("/conditions").json() if one["kind"] == "ConfigMap"]
+
+
+def test_the_health_path_follows(build: Build, cluster: Cluster) -> None:
+    """To the ConfigMap's path, and back to the option's when it goes; each answers alone."""
+    with serving(build, cluster, "ingress", "10.244.64.1") as ats:
+
+        def await_only(here: str, gone: str) -> None:
+            processes.await_condition(f"{here} answers", lambda: ats.get(here).status == 200, timeout_s=SEEN_TIMEOUT_S)
+            assert ats.get(gone).status == 404
+
+        cluster.create(configmap(cluster, {"healthcheck-path": "/healthz"}))
+        await_only("/healthz", HEALTH_PATH)
+        cluster.delete("v1", "ConfigMap", "ats-configmap")
+        await_only(HEALTH_PATH, "/healthz")
 
 
 def test_what_is_wrong_is_said_and_the_rest_applied(build: Build, cluster: Cluster) -> None:

@@ -218,7 +218,9 @@ def test_the_health_path_follows_a_configmap(ats: Ats) -> None:
     """There, to another, and back to the option's; only one path answers at a time, and readiness is what it says."""
 
     def await_path(path: str, *gone: str) -> None:
-        processes.await_condition(f"{path} answers", lambda: ats.get(path, host="any.test").status == 200, timeout_s=UPDATE_TIMEOUT_S)
+        processes.await_condition(
+            f"{path} answers", lambda: ats.get(path, host="any.test").status == 200, timeout_s=UPDATE_TIMEOUT_S
+        )
         assert {ats.get(other, host="any.test").status for other in gone} == {404}
 
     ats.write("configmaps.yaml", [configmap("settings", {"healthcheck-path": "/healthz"})])

@@ -15,7 +15,7 @@ import pytest
 from deploy import server
 from deploy.compile import Build
 from tests.harness import processes
-from tests.harness.ats import HEALTH_PATH, Ats, Options, ats_directory
+from tests.harness.ats import HEALTH_PATH, START_TIMEOUT_S, Ats, Options, ats_directory
 from tests.harness.authority import Authority
 from tests.harness.backends import Backends, Pod
 from tests.harness.fakeapi import FakeApi
@@ -271,6 +271,35 @@ def test_writing_that_fails_costs_a_line(build: Build, backends: Backends) -> No
         assert site.ats.get("/", host="app.test").status == 200
         lines = [line for line in site.ats.log().splitlines() if "could not be written" in line]
         assert len(lines) == 1 and "Not a directory" in lines[0] and "--state-dir" in lines[0]
+        site.stop()
+
+
+def test_a_configmap_s_health_path_holds_over_a_start(build: Build, backends: Backends) -> None:
+    """What asks for readiness there goes on to get an answer while the source is away; live data then says what holds."""
+    metadata = {"name": "settings", "namespace": "proxy", "annotations": {"ats-configmap": "true"}}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"healthcheck-path": "/healthz"}}
+    with prepared(build, "--pod-namespace=proxy") as site:
+        ats = site.ats
+
+        def answers(path: str) -> bool:
+            return ats.get(path).status == 200
+
+        site.write(OLD)
+        ats.write("settings.yaml", [settings])
+        ats.start()
+        ats.child.await_ready("the ConfigMap's path answers", lambda: answers("/healthz"), timeout_s=START_TIMEOUT_S)
+        site.await_saved()
+        site.stop()
+        site.take_away()
+        ats.allow(AWAY)
+        ats.start()
+        ats.child.await_ready("and without manifests", lambda: answers("/healthz"), timeout_s=START_TIMEOUT_S)
+        site.await_said("degraded: serving the last good state")
+        assert answers("/healthz") and not answers(HEALTH_PATH)
+        site.bring_back()
+        ats.write("settings.yaml", [])
+        processes.await_condition("the option's path answers again", lambda: answers(HEALTH_PATH), timeout_s=20)
+        assert not answers("/healthz")
         site.stop()
 
 

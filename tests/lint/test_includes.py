@@ -1,8 +1,9 @@
 """The layers of the C core: which file may include which, and who alone may know OpenSSL, liburcu, Python and Traffic Server.
 
-Folders from the bottom up (FOLDERS), and the files within each; a file includes its own layer's headers only where a line below says so:
+Folders from the bottom up (FOLDERS), and the files within each; a file includes its own layer's headers only where a line below
+says so:
 
-    base        atsk_base, retire, siphash, id_map
+    base        atsk_base, prefix, retire, siphash, id_map
     blob        atsk_format | policies | vhost
     endpoints   endpoint_layout, affinity | affinity_key, health | balance | endpoint_set | endpoints
     table       request, trie_nodes, certificates | trie | records | places | publish | match
@@ -34,6 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "siphash": _BASE,
     "id_map": _BASE,
     "retire": _BASE,
+    "prefix": (),
     "request": _BASE,
     "policies": _BASE,
     "vhost": (*_BASE, "policies"),
@@ -56,20 +58,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # What a rule says beyond where its requests go, as values; no host, no Python.
     "timeouts": _BASE,
     "retry_budget": ("atsk_base",),
-    "client_limits": (*_BASE, "siphash"),
+    "client_limits": (*_BASE, "prefix", "siphash"),
     "grpc": ("atsk_base",),
     "treatment": (*_BASE, "policies", "timeouts"),
     "defaults": (*_BASE, "health", "retry_budget", "treatment"),
     # The controller's side of the core: its header is what hooks may ask, its .c is the bridge's.
-    "controller": (*_BASE, "bridge", "defaults", "publish"),
+    "controller": (*_BASE, "bridge", "defaults", "prefix", "publish"),
     "client": (*_BASE, "client_limits", "controller"),
     "snippets": (*_BASE, "bridge", "controller", "stats"),
     "ats": (),
     "respond": ("ats", "atsk_base", "grpc"),
-    "incoming": ("ats", "atsk_base", "request"),
+    "incoming": ("ats", "atsk_base", "client", "controller", "request"),
     "cache_key": ("ats", "atsk_base", "incoming"),
-    "forwarded": ("ats", *_BASE, "controller", "incoming"),
-    "log_fields": ("ats", "atsk_base", "client", "client_limits", "controller", "respond"),
+    "forwarded": ("ats", "atsk_base", "controller", "incoming"),
+    "log_fields": ("ats", "atsk_base", "controller", "incoming", "respond"),
     "next_hop": ("ats", "atsk_base", "endpoints"),
     "deadlines": ("ats", "atsk_base", "stats", "timeouts"),
     "slow_headers": ("ats", "atsk_base", "deadlines", "stats"),

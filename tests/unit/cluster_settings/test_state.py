@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
-
 from atsk8s.api.core import ConfigMap
 from atsk8s.api.meta import ObjectKey, ObjectMeta
 from atsk8s.cluster_settings.records import Record, RecordType
