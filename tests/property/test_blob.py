@@ -10,12 +10,27 @@ from hypothesis import strategies as st
 from atsk8s.api.meta import ObjectKey
 from atsk8s.compile.decode import BlobError, Sections, decode, decode_endpoints, slow_match
 from atsk8s.compile.encode import encode, encode_endpoints
-from atsk8s.model.ir import Endpoint, Rule, Service, ServiceKey, VirtualHost
+from atsk8s.model.ir import Endpoint, PathMatchKind, Rule, Service, ServiceKey, VirtualHost
 from atsk8s.model.matching import match_rule
 from atsk8s.model.names import NO_HOST
+from atsk8s.model.policies import Snippet
 from atsk8s.model.precedence import endpoint_order, match_rank, object_precedence, rule_order
 from tests.property.creader import ATSK_OK, CReader
 from tests.property.strategies import tables
+
+SNIPPET = VirtualHost(
+    key=NO_HOST,
+    rules=(
+        Rule(
+            object=ObjectKey("shop", "site"),
+            kind=PathMatchKind.EXACT,
+            path="/",
+            path_as_written="",
+            backends=(),
+            policies=(Snippet(text="return"),),
+        ),
+    ),
+)
 
 
 @given(tables.vhosts())
@@ -55,6 +70,7 @@ def test_readers_agree_on_any_bytes_as_path(c_reader: CReader, vhost: VirtualHos
 
 @given(vhost=tables.vhosts(), cuts=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=4))
 @example(vhost=VirtualHost(key=NO_HOST), cuts=[(0, 0)])
+@example(vhost=SNIPPET, cuts=[(encode(SNIPPET).data.index(b"return"), 0)])
 def test_both_readers_refuse_the_same_bytes(c_reader: CReader, vhost: VirtualHost, cuts: list[tuple[int, int]]) -> None:
     """A damaged blob is refused by both or read alike by both, and never read out of bounds."""
     data = bytearray(encode(vhost).data)

@@ -145,9 +145,7 @@ def test_good_records_are_read(kind: PolicyKind) -> None:
         (PolicyKind.LIMITS, 3, 1),
         (PolicyKind.LIMITS, 8, 1),  # a range that is not there
         (PolicyKind.LIMITS, 9, 1),  # no such route
-        (PolicyKind.SNIPPET, 0, 1),  # not its text's id
         (PolicyKind.SNIPPET, 2, 0),
-        (PolicyKind.SNIPPET, 2, 5),
     ],
 )
 def test_bad_fields_are_refused(kind: PolicyKind, place: int, value: int) -> None:
