@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from atsk8s.errors import KubeError, RejectError
@@ -128,20 +128,37 @@ def from_token(server: str, token: str = "", ca_file: str = "") -> Credentials:
     Raises:
         KubeError: the URL or the CA file is unusable.
     """
-    url = urlsplit(server)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise KubeError(f"TS_SERVER: {server!r} is not an http or https URL")
+    url = _server_url(server, f"TS_SERVER: {server!r} is not an http or https URL")
     _check_header(token, "TS_TOKEN")
     files = (Path(ca_file),) if ca_file else ()
     for file in files:
         read_file(file, "CA file")
     return Credentials(
-        server=url.scheme + server[len(url.scheme) :].rstrip("/"),
+        server=url.text.rstrip("/"),
         authorization=f"Bearer {token}" if token else "",
         tls=_tls_context(ca_file=ca_file, what="CA file") if url.scheme == "https" else None,
         origin="TS_SERVER",
         files=files,
     )
+
+
+class _ServerUrl(NamedTuple):
+    text: str  # the whole, its scheme in lower case
+    scheme: str
+    hostname: str
+
+
+def _server_url(server: str, refusal: str) -> _ServerUrl:
+    """A server's http or https URL; raises KubeError(refusal) for what is none."""
+    try:
+        url = urlsplit(server)
+        scheme, hostname = url.scheme, url.hostname or ""
+    except ValueError:
+        scheme, hostname = "", ""
+    # urlsplit drops control characters, which the whole would keep.
+    if scheme not in ("http", "https") or not hostname or not all("!" <= char <= "~" for char in server):
+        raise KubeError(refusal)
+    return _ServerUrl(scheme + server[len(scheme) :], scheme, hostname)
 
 
 def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Credentials:
@@ -176,9 +193,7 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
                 named = _read_plain(cluster, user, base, Path(scratch))
             else:
                 named = _read_with_package(config, base, Path(scratch), what)
-            url = urlsplit(named.server)
-            if url.scheme not in ("http", "https") or not url.hostname:
-                raise KubeError(f"{what}: the cluster's server is not an http or https URL")
+            url = _server_url(named.server, f"{what}: the cluster's server is not an http or https URL")
             tls = None
             if url.scheme == "https":
                 tls = _tls_context(
@@ -192,7 +207,7 @@ def from_kubeconfig(path: Path, exec_timeout_s: float = EXEC_TIMEOUT_S) -> Crede
     _check_header(named.authorization, f"{what}: the user's token")
     is_local = url.hostname in ("localhost", "::1") or url.hostname.startswith("127.")
     return Credentials(
-        server=url.scheme + named.server[len(url.scheme) :],  # in lower case, as urlsplit has it
+        server=url.text,
         authorization=named.authorization,
         tls=tls,
         tls_server_name=named.tls_server_name,

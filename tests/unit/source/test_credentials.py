@@ -136,6 +136,8 @@ def test_unreadable_file_says_who_we_are_and_what_to_do(tmp_path: Path, monkeypa
         ({"current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "y"}}]}, "clusters has no entry"),
         (config(server=""), "no http or https"),
         (config(server="ftp://x"), "not an http or https URL"),
+        (config(server="\x1bhttps://x"), "not an http or https URL"),
+        (config(server="https://[x"), "not an http or https URL"),
         (config(token="a\nb"), "no HTTP header"),
         (config(tokenFile="absent"), "no such file"),
         (config("https://x", {"certificate-authority": "absent"}), "no such file"),
