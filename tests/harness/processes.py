@@ -195,8 +195,16 @@ class Child:
             os.kill(self.popen.pid, signal.SIGCONT)
 
     def pause(self) -> None:
-        """Stop it (SIGSTOP): the kernel still completes handshakes for it, nobody answers."""
+        """Stop it (SIGSTOP): the kernel still completes handshakes for it, nobody answers; its threads have stopped by then."""
         self.signal(signal.SIGSTOP)
+        await_condition(f"every thread of {self.name} has stopped", self._is_stopped)
+
+    def _is_stopped(self) -> bool:
+        states = [
+            task.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+            for task in Path(f"/proc/{self.popen.pid}/task").glob("*/stat")
+        ]
+        return bool(states) and set(states) <= {"T", "Z"}
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
