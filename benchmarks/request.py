@@ -85,7 +85,9 @@ def _through(settings: Run, *, cached: bool) -> Iterator[Row]:
 def origin(scratch: Path) -> Generator[int]:
     """Run the origin on loopback and yield its port, which it takes for itself: nobody can be there first."""
     command = [str(native.program("origin")), "0"]
-    child = processes.start(LOOPBACK, command, name="origin", log_path=scratch / "origin.log")
+    log_path = scratch / "origin.log"
+    log_path.unlink(missing_ok=True)  # what an earlier one said is not this one's port
+    child = processes.start(LOOPBACK, command, name="origin", log_path=log_path)
     with processes.running(child):
         said = child.await_ready("the origin says its port", lambda: _PORT_SAID.search(child.log()))
         yield int(said[1])
