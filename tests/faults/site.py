@@ -22,14 +22,16 @@ from tests.harness.podnet import NODE_IP
 NETWORKING = "networking.k8s.io/v1"
 RATES: Mapping[Protocol, float] = {"http1": 120.0, "h2": 50.0, "websocket": 40.0}  # requests a second, of all connections
 ALL: tuple[Protocol, ...] = ("http1", "h2", "websocket")
+# Metrics that tell why requests failed.
+_COUNTED = ("atsk8s_requests_", "atsk8s_retries_", "atsk8s_endpoint_", "atsk8s_commits_", "atsk8s_watch_events_")
 _numbers = itertools.count(1)
 
 
 class Traffic:
     """Loads of several protocols that run together."""
 
-    def __init__(self, loads: Mapping[str, Load]) -> None:
-        self.loads = loads
+    def __init__(self, loads: Mapping[str, Load], *, ats: Ats) -> None:
+        self.loads, self._ats, self._before = loads, ats, _counters(ats)
 
     def now(self) -> tuple[int, int]:
         """How many requests have had the right answer, and how many another."""
@@ -65,6 +67,18 @@ class Traffic:
                 f"{result.n_connections} connections ({result.n_closed_idle} closed idle), "
                 f"p99 {result.p99_ms} ms, longest {result.max_ms} ms{told}"
             )
+        if any(load.finished.n_failed for load in self.loads.values()):
+            grown = {name: n - self._before.get(name, 0) for name, n in _counters(self._ats).items()}
+            print(f"the server's own counts meanwhile: { {name: n for name, n in grown.items() if n} }")
+
+
+def _counters(ats: Ats) -> dict[str, float]:
+    """What a server counts about requests and endpoints; nothing of one that is away."""
+    try:
+        found = ats.metrics()
+    except OSError:
+        return {}
+    return {name: value for name, value in found.items() if name.startswith(_COUNTED)}
 
 
 def _counts(load: Load) -> tuple[int, int]:
@@ -165,7 +179,7 @@ class Site:
                     name=f"{protocol}-{number}",
                 )
                 loads[protocol] = stack.enter_context(load)
-            traffic = Traffic(loads)
+            traffic = Traffic(loads, ats=self.ats)
             try:
                 yield traffic
             except BaseException:

@@ -175,7 +175,7 @@ def deployment(shared_site: Site) -> Deployment:
     """An app whose pods are replaced again and again."""
     # Here who says which pod is to go, API server and controllers, has often just started: the controller of EndpointSlices,
     # which tries again after seconds, has been seen to say it 3.7 s late.
-    made = Deployment(shared_site, "rolling-on", subnet=SUBNET, is_told_first=True)
+    made = Deployment(shared_site, "rolling-on", subnet=SUBNET)
     shared_site.await_app(shared_site.create(made.name, made.current))
     return made
 
@@ -254,8 +254,7 @@ def test_everything_at_once(
         first.served(20)
         second.served(20)
         n_more = site.ats.n_fds() - n_descriptors
-        metrics = site.ats.admin("/metrics").body.decode().splitlines()
-        refused = [line for line in metrics if line.startswith("atsk8s_retries_refused_total")]
+        refused = {name: n for name, n in site.ats.metrics().items() if name.startswith("atsk8s_retries_refused_total")}
         assert site.ats.counter("atsk8s_controller_errors_total") == n_errors, "the controller has failed: see the log"
     third = len(samples) // 3
     growth_mb = statistics.median(samples[-third:]) - statistics.median(samples[third : 2 * third])

@@ -203,10 +203,7 @@ class Ats:
 
     def version(self) -> int:
         """Return the published table's version."""
-        for line in self.admin("/metrics").body.decode().splitlines():
-            if line.startswith("atsk8s_table_version "):
-                return int(float(line.split()[1]))
-        raise AssertionError("no atsk8s_table_version among the metrics")
+        return int(self.metrics()["atsk8s_table_version"])
 
     def change(self, action: Callable[[], object]) -> None:
         """Do `action`, which changes the manifests, and wait until a newer table is published."""
@@ -223,13 +220,15 @@ class Ats:
         """GET from the admin endpoint."""
         return fetch(self.place, "127.0.0.1", self.admin_port, target, timeout_s=CHANGE_TIMEOUT_S + 5)
 
+    def metrics(self) -> dict[str, float]:
+        """Every metric by its name with its labels, as /metrics writes it."""
+        lines = [line for line in self.admin("/metrics").body.decode().splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
     def counter(self, name: str, **labels: str) -> float:
         """Return a metric's value; 0 if it is not there."""
-        wanted = name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "") + " "
-        for line in self.admin("/metrics").body.decode().splitlines():
-            if line.startswith(wanted):
-                return float(line.removeprefix(wanted))
-        return 0.0
+        wanted = name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "")
+        return self.metrics().get(wanted, 0.0)
 
     # --- requests ---------------------------------------------------------------------------------
 
