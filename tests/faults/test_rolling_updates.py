@@ -25,7 +25,7 @@ SUBNET = 100
 CONTROLLERS_S = 60.0  # a kube-controller-manager that starts, on a busy machine
 NODE = "node-1"
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(900)
 
 
 def ips_of(generation: int, *, subnet: int = SUBNET) -> list[str]:
@@ -36,9 +36,10 @@ def ips_of(generation: int, *, subnet: int = SUBNET) -> list[str]:
 class Deployment:
     """What a Deployment, its kubelets and its pods do, at the API and on the network.
 
-    A pod's preStop lasts until EndpointSlices at the API server say that it goes, and ACCEPT_S more.  How late their controller
-    says so is no proxy's doing (it tries again after a second where its own cache lags), and pods that do not wait lose requests
-    behind any proxy.
+    Pods go when EndpointSlices at the API server say that others are ready (a Deployment's minReadySeconds), and serve until
+    those say that they go, and ACCEPT_S more (a preStop).  How late their controller says so is no proxy's doing: it tries again
+    after a second where its own cache lags, and writes one slice after the other.  Where pods do not wait, none is ready for a
+    moment, and of those that are said to drain some have ended.
     """
 
     def __init__(self, site: Site, name: str, *, subnet: int = SUBNET) -> None:
@@ -47,7 +48,7 @@ class Deployment:
         self.current = ips_of(0, subnet=subnet)
         self._stamps = itertools.count(1)
         self._ending: dict[str, float] = {}  # terminating pods, since when
-        self.told_s: list[float] = []  # from a wave's deletion until EndpointSlices said so
+        self.told_s: list[float] = []  # from a wave's creation or deletion until EndpointSlices said so
         self._workers = ThreadPoolExecutor(WAVE)
 
     def await_controllers(self) -> float:
@@ -78,6 +79,7 @@ class Deployment:
         processes.await_condition("the addresses are free", lambda: not set(ips) & self.ending())
         self.site.fleet.start(self.name, ips)
         list(self._workers.map(self._make_one, ips))
+        self.told_s.append(took_s("EndpointSlices say who is ready", lambda: set(ips) <= self._ready(), timeout_s=CONTROLLERS_S))
 
     def _make_one(self, ip: str) -> None:
         """A Pod that is ready from the first look at it."""
