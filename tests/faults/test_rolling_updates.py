@@ -47,7 +47,7 @@ class Deployment:
         self.generations = itertools.count(1)
         self.current = ips_of(0, subnet=subnet)
         self._stamps = itertools.count(1)
-        self._ending: dict[str, float] = {}  # terminating pods, since when
+        self._ending: set[str] = set()  # terminating pods
         self.told_s: list[float] = []  # from a wave's creation or deletion until EndpointSlices said so
         self._workers = ThreadPoolExecutor(WAVE)
 
@@ -97,7 +97,7 @@ class Deployment:
         list(self._workers.map(lambda ip: self._delete(ip, grace_s=30), ips))
         self.told_s.append(took_s("EndpointSlices say who ends", lambda: not self._ready() & set(ips), timeout_s=CONTROLLERS_S))
         self.site.fleet.terminate(ips, accept_s=stretched(ACCEPT_S))
-        self._ending.update(dict.fromkeys(ips, time.monotonic()))
+        self._ending.update(ips)
 
     def _slices(self) -> list[JsonObject]:
         api, query = self.site.cluster.plane.api, {"labelSelector": f"kubernetes.io/service-name={self.name}"}
@@ -117,8 +117,7 @@ class Deployment:
             alive = self.site.fleet.pods()
             ended = [ip for ip in self._ending if ip not in alive]
             list(self._workers.map(lambda ip: self._delete(ip, grace_s=0), ended))
-            for ip in ended:
-                del self._ending[ip]
+            self._ending.difference_update(ended)
         return set(self._ending)
 
     @property

@@ -173,8 +173,6 @@ def victim(shared_site: Site) -> App:
 @pytest.fixture
 def deployment(shared_site: Site) -> Deployment:
     """An app whose pods are replaced again and again."""
-    # Here who says which pod is to go, API server and controllers, has often just started: the controller of EndpointSlices,
-    # which tries again after seconds, has been seen to say it 3.7 s late.
     made = Deployment(shared_site, "rolling-on", subnet=SUBNET)
     shared_site.await_app(shared_site.create(made.name, made.current))
     return made
